@@ -1,0 +1,1 @@
+"""Training and serving of large models. Importing this package alone does not import torch."""

@@ -1,0 +1,77 @@
+"""The ``opsuite`` command: every subcommand, and what happens to an error."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from collectors.errors import OpsuiteError
+from collectors.settings import Settings
+from opsuite import __version__
+from opsuite.cli.exit_codes import ExitCode
+from opsuite.cli.output import narrate, print_data
+
+
+class Commands(TyperGroup):
+    """Turns errors into one message and the right exit code."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer carries its own copy of click
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            narrate("interrupted")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader of our output went away: nothing is left to say
+            raise typer.Exit(ExitCode.FINE) from None
+        except OpsuiteError as error:
+            _explain(ctx, error, f"error: {error}")
+            raise typer.Exit(error.exit_code) from None
+        except Exception as error:  # noqa: BLE001 - the last handler: a bug is reported, exit code 1
+            text = f"internal error: {type(error).__name__}: {error}"
+            _explain(ctx, error, f"{text}\n  do:    run again with `opsuite --debug` and report it")
+            raise typer.Exit(ExitCode.FINDINGS_OR_FAILED) from None
+
+
+def _explain(ctx: Any, error: BaseException, text: str) -> None:  # noqa: ANN401
+    if ctx.params.get("debug") or Settings.from_environment().debug:
+        narrate("".join(traceback.format_exception(error)))
+    narrate(text)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print_data(f"opsuite {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option(help="Show tracebacks with errors.")] = False,  # noqa: ARG001
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """One terminal for large-model runs: launch, serve, watch, and find out why."""
+
+
+def main() -> None:
+    """Entry point of the ``opsuite`` console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

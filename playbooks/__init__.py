@@ -1,0 +1,1 @@
+"""Diagnoses: functions from what the store holds to findings."""
