@@ -1,0 +1,1 @@
+"""Decoder-only language models of the Llama family, their files and their tokenizers."""

@@ -1,0 +1,48 @@
+"""The shape of a model."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from collectors.configuration import Config
+
+
+class ModelConfig(Config):
+    """A Llama-family decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
+
+    vocab_size: int = Field(4096, ge=258, le=1_000_000, description="tokens the model knows")
+    hidden_size: int = Field(256, ge=8, le=65536, description="width of the residual stream")
+    n_layers: int = Field(4, ge=1, le=1024, description="decoder blocks")
+    n_heads: int = Field(8, ge=1, le=1024, description="query heads")
+    n_kv_heads: int = Field(4, ge=1, le=1024, description="key and value heads, shared by groups")
+    intermediate_size: int = Field(704, ge=8, le=1_000_000, description="width inside the MLP")
+    max_seq_len: int = Field(1024, ge=8, le=4_194_304, description="longest context in tokens")
+    rope_theta: float = Field(10000.0, gt=0, description="base of the rotary frequencies")
+    norm_eps: float = Field(1e-5, gt=0, lt=1, description="added to the mean square in RMSNorm")
+    tie_embeddings: bool = Field(False, description="use the embedding as output projection too")
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        if self.hidden_size % self.n_heads:
+            raise ValueError("hidden_size must be a multiple of n_heads")
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError("n_heads must be a multiple of n_kv_heads")
+        if self.head_dim % 2:
+            raise ValueError("hidden_size / n_heads must be even: rotary positions pair up")
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.n_heads
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable parameters, embeddings included."""
+        attention = 2 * self.hidden_size * self.head_dim * (self.n_heads + self.n_kv_heads)
+        mlp = 3 * self.hidden_size * self.intermediate_size
+        norms = 2 * self.hidden_size
+        embeddings = (1 if self.tie_embeddings else 2) * self.vocab_size * self.hidden_size
+        return self.n_layers * (attention + mlp + norms) + embeddings + self.hidden_size

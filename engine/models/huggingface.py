@@ -1,0 +1,264 @@
+"""Models as Hugging Face directories: ``config.json``, safetensors weights, ``tokenizer.json``.
+
+Nothing in such a directory is executed: ``auto_map`` and pickled weights are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from collectors.errors import ConfigError, DataError, UsageError
+from engine.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_MAX_JSON_BYTES = 64 << 20
+_END_OF_TEXT = "<|endoftext|>"
+
+
+def save_pretrained(
+    directory: Path, config: ModelConfig, state: Mapping[str, Tensor], tokenizer_json: str | None
+) -> None:
+    """Write a directory that ``transformers`` loads as a Llama model.
+
+    Args:
+        directory: exists already; whoever publishes it renames it when it is whole.
+        state: whole tensors under Hugging Face's names.
+        tokenizer_json: content of ``tokenizer.json``; None leaves the tokenizer out.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    _save_weights(directory / WEIGHTS, config, state)
+    _write_json(directory / "config.json", _config_to_json(config, state))
+    special = {"bos_token_id": 0, "eos_token_id": 0}
+    _write_json(directory / "generation_config.json", special)
+    if tokenizer_json is not None:
+        (directory / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+        _write_json(
+            directory / "tokenizer_config.json",
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "bos_token": _END_OF_TEXT,
+                "eos_token": _END_OF_TEXT,
+                "model_max_length": config.max_seq_len,
+                "clean_up_tokenization_spaces": False,
+            },
+        )
+
+
+def load_pretrained(directory: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Read a Llama-family model: its shape, and whole tensors under Hugging Face's names.
+
+    Raises:
+        UsageError: the directory is no model directory.
+        DataError: a file in it is corrupt, or of a model that opsuite cannot run.
+    """
+    config = load_config(directory)
+    state: dict[str, Tensor] = {}
+    for path in _weight_files(directory):
+        state.update(_read_safetensors(path))
+    if config.tie_embeddings:
+        state.pop("lm_head.weight", None)
+    _check_shapes(directory, config, state)
+    return config, state
+
+
+def load_config(directory: Path) -> ModelConfig:
+    """Read ``config.json`` alone."""
+    path = directory / "config.json"
+    if not directory.is_dir():
+        raise UsageError(
+            "no such model directory",
+            where=str(directory),
+            remedy="give a directory with config.json, *.safetensors and tokenizer.json",
+        )
+    if not path.is_file():
+        raise UsageError(
+            "not a model directory: it has no config.json",
+            where=str(directory),
+            remedy="give a directory with config.json, *.safetensors and tokenizer.json",
+        )
+    return _config_from_json(_read_json(path), path)
+
+
+def _config_to_json(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_dim,
+        "intermediate_size": config.intermediate_size,
+        "max_position_embeddings": config.max_seq_len,
+        "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tie_embeddings,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "dtype": dtype,
+        "torch_dtype": dtype,
+    }
+
+
+def _config_from_json(data: dict[str, Any], path: Path) -> ModelConfig:
+    _require_supported(data, path)
+    heads = data.get("num_attention_heads")
+    rope = data.get("rope_parameters") or {}
+    try:
+        config = ModelConfig(
+            vocab_size=data["vocab_size"],
+            hidden_size=data["hidden_size"],
+            n_layers=data["num_hidden_layers"],
+            n_heads=data["num_attention_heads"],
+            n_kv_heads=data.get("num_key_value_heads") or data["num_attention_heads"],
+            intermediate_size=data["intermediate_size"],
+            max_seq_len=data["max_position_embeddings"],
+            rope_theta=data.get("rope_theta", rope.get("rope_theta", 10000.0)),
+            norm_eps=data["rms_norm_eps"],
+            tie_embeddings=data.get("tie_word_embeddings", False),
+        )
+    except KeyError as missing:
+        raise DataError(f"the model's config lacks {missing}", where=str(path)) from None
+    except (ValueError, ConfigError) as error:
+        raise DataError(f"the model's config is not usable: {error}", where=str(path)) from None
+    if data.get("head_dim") not in (None, config.head_dim):
+        raise DataError(
+            f"head_dim {data['head_dim']} with {heads} heads of a {config.hidden_size} wide model"
+            " is not supported",
+            where=str(path),
+        )
+    return config
+
+
+def _require_supported(data: dict[str, Any], path: Path) -> None:
+    architectures = data.get("architectures") or []
+    if architectures != ["LlamaForCausalLM"]:
+        raise DataError(
+            f"cannot run a model of architecture {architectures or 'unknown'}",
+            where=str(path),
+            remedy="give a model whose architecture is LlamaForCausalLM",
+        )
+    rope_type = (data.get("rope_parameters") or data.get("rope_scaling") or {}).get(
+        "rope_type", "default"
+    )
+    refused = {
+        "hidden_act": data.get("hidden_act", "silu") != "silu",
+        "attention_bias": bool(data.get("attention_bias")),
+        "mlp_bias": bool(data.get("mlp_bias")),
+        "rope_scaling": rope_type != "default",
+    }
+    for key, unsupported in refused.items():
+        if unsupported:
+            raise DataError(f"the model's {key} is not supported", where=str(path))
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    index = directory / _INDEX
+    if not index.is_file():
+        return [directory / WEIGHTS]
+    names = _read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise DataError("the weight index names no files", where=str(index))
+    files = sorted({str(name) for name in names.values()})
+    for name in files:
+        if "/" in name or "\\" in name or not name.endswith(".safetensors"):
+            raise DataError(f"the weight index names a file outside: {name!r}", where=str(index))
+    return [directory / name for name in files]
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise DataError(
+            "the model has no weights", where=str(path), remedy="fetch the missing file"
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise DataError(
+            f"the weights are corrupt: {error}",
+            where=str(path),
+            remedy="fetch the file again, or use an earlier checkpoint",
+        ) from None
+
+
+def _check_shapes(directory: Path, config: ModelConfig, state: Mapping[str, Tensor]) -> None:
+    import torch
+
+    from engine.models.transformer import Transformer
+
+    with torch.device("meta"):
+        expected = {n: tuple(p.shape) for n, p in Transformer(config).named_parameters()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    missing = sorted(expected.keys() - found.keys())
+    if missing:
+        raise DataError(f"weights are missing: {_some(missing)}", where=str(directory))
+    surplus = sorted(found.keys() - expected.keys())
+    if surplus:
+        raise DataError(f"weights that no layer takes: {_some(surplus)}", where=str(directory))
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise DataError(
+                f"{name} has shape {found[name]}, config.json asks for {shape}",
+                where=str(directory),
+            )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _save_weights(path: Path, config: ModelConfig, state: Mapping[str, Tensor]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    if config.tie_embeddings:
+        tensors.pop("lm_head.weight", None)
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # it wraps the operating system's error in text
+        raise OSError(_errno_in(str(error)), str(error), str(path)) from error
+
+
+def _errno_in(text: str) -> int:
+    """The number in Rust's "... (os error 28)"; EIO where there is none."""
+    import errno
+    import re
+
+    match = re.search(r"os error (\d+)", text)
+    return int(match[1]) if match else errno.EIO
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise DataError("larger than any model's", where=str(path))
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not valid JSON: {error}", where=str(path)) from None
+    if not isinstance(data, dict):
+        raise DataError("not a JSON object", where=str(path))
+    return data

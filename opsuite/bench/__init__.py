@@ -1,0 +1,1 @@
+"""Benchmarks: one registry, one harness, one result schema."""

@@ -1,0 +1,61 @@
+"""Which benchmarks there are. Each lives in a module of its own, imported when it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from collectors.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opsuite.bench.result import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A benchmark.
+
+    Attributes:
+        name: as in ``opsuite bench NAME``; its module is ``opsuite.bench.NAME``.
+        question: what it answers.
+        rounds: how often it measures unless told.
+    """
+
+    name: str
+    question: str
+    rounds: int
+
+    def measure(self, rounds: int | None = None) -> list[Row]:
+        """Run it: the module's ``measure(rounds)``."""
+        module = import_module(f"opsuite.bench.{self.name}")
+        measure = cast("Callable[[int], list[Row]]", module.measure)
+        return measure(rounds or self.rounds)
+
+
+BENCHES = {
+    bench.name: bench
+    for bench in (
+        Bench(
+            name="demo",
+            question="is the slow rank named, and nobody in healthy runs?",
+            rounds=10,
+        ),
+        Bench(
+            name="equivalence",
+            question="do tp=2, dp=2 and one process learn alike?",
+            rounds=1,
+        ),
+        Bench(name="recorder", question="what does recording cost?", rounds=60),
+        Bench(name="startup", question="how long does `opsuite --help` take?", rounds=10),
+    )
+}
+
+
+def find_bench(name: str) -> Bench:
+    """The benchmark of this name."""
+    if name not in BENCHES:
+        raise UsageError(f"no benchmark {name!r}", remedy=f"choose one of: {', '.join(BENCHES)}")
+    return BENCHES[name]

@@ -1,0 +1,69 @@
+"""``opsuite bench``: the project's own figures, measured here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opsuite.cli.exit_codes import ExitCode
+from opsuite.cli.output import print_data, print_json
+
+if TYPE_CHECKING:
+    from opsuite.bench.result import Result, Row
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help="Which one; without it, all are listed.")] = "",
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="How often to measure.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure one of the benchmarks; exits with 1 where a target is missed."""
+    from tui.table import render_table
+
+    from opsuite.bench.registry import BENCHES, find_bench
+    from opsuite.bench.result import make_result
+
+    if not name:
+        listed = [{"name": b.name, "question": b.question} for b in BENCHES.values()]
+        if json:
+            print_json({"benches": listed})
+        else:
+            print_data(render_table(["bench", "question"], [tuple(b.values()) for b in listed]))
+        return
+    result = make_result(name, find_bench(name).measure(rounds))
+    if json:
+        print_json(result.to_json())
+    else:
+        print_data(_render(result))
+    if not result.met:
+        raise typer.Exit(ExitCode.FINDINGS_OR_FAILED)
+
+
+def _render(result: Result) -> str:
+    from tui.table import render_table
+
+    head = f"{result.name}, {result.date}, commit {result.commit}\n{result.device}"
+    columns = ["what", "value", "baseline", "ratio", "95 % interval", "rounds", "target", "met"]
+    notes = [f"{row.name}: {row.note}" for row in result.rows if row.note]
+    return "\n".join([head, render_table(columns, [_cells(row) for row in result.rows]), *notes])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    def figure(value: float | None, unit: str = "") -> str:
+        return "" if value is None else f"{value:.4g} {unit}".strip()
+
+    interval = " - ".join(figure(bound) for bound in row.interval) if row.interval else ""
+    met = {True: "yes", False: "NO", None: ""}[row.met]
+    return (
+        row.name,
+        figure(row.value, row.unit),
+        figure(row.baseline, row.unit),
+        figure(row.ratio),
+        interval,
+        str(row.rounds),
+        row.target,
+        met,
+    )

@@ -1,0 +1,78 @@
+"""``opsuite serve``: a model behind OpenAI's API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from collectors.errors import MissingExtra, UsageError
+from collectors.settings import Settings
+from opsuite.cli.output import narrate, print_json_line
+
+if TYPE_CHECKING:
+    from engine.serving.server import Ready
+
+
+def serve(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model directory, run directory, run id or last.")
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
+    max_batch: Annotated[int, typer.Option(help="Requests that run at once.")] = 16,
+    max_len: Annotated[
+        int | None, typer.Option(help="Tokens of prompt and completion. [default: the context]")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of one operation. [default: all cores]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File with the key that clients must send.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What clients call the model. [default: its directory]")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON line with url, model and run when ready.")
+    ] = False,
+) -> None:
+    """Serve a model through OpenAI's completions API, until Ctrl-C or SIGTERM.
+
+    The address is printed when the server is ready to answer. With no --api-key-file,
+    OPSUITE_API_KEY is the key; with neither, only this machine may connect.
+    """
+    from collectors.configuration import resolve
+    from opsuite.model_reference import resolve_model
+
+    settings = Settings.from_environment()
+    api_key = _read_key(api_key_file) if api_key_file else settings.api_key
+    reference = resolve_model(settings.home, model)
+    server, config = _engine()
+    options = {
+        "host": host,
+        "port": port,
+        "max_batch": max_batch,
+        "max_len": max_len,
+        "threads": threads,
+        "device": device,
+        "name": name or reference.name,
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+
+    def announce(ready: Ready) -> None:
+        narrate(f"serving {ready.model} at {ready.url}")
+        if as_json:
+            print_json_line({"url": ready.url, "model": ready.model, "run": ready.run_id})
+
+    server.serve(
+        reference.directory,
+        resolve(config.ServingConfig, [("the command line", given)]).value,
+        settings=settings,
+        api_key=api_key,
+        on_ready=announce,
+    )
+"""
+"""

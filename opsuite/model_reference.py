@@ -1,0 +1,62 @@
+"""Which model directory a user means: a directory, or a run's newest whole checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from collectors.errors import DataError, Unreachable, UsageError
+from collectors.run import RunDirectory
+from opsuite.cli.output import narrate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReference:
+    """A model directory and what to call the model in it."""
+
+    directory: Path
+    name: str
+
+
+def resolve_model(home: Path, reference: str) -> ModelReference:
+    """Find the model that ``reference`` names: a directory first, else a run.
+
+    Args:
+        reference: a model directory, a run's directory, a run id, its beginning, or "last".
+
+    Raises:
+        UsageError: it names neither a model nor a run.
+        DataError: the run has no checkpoint that is whole.
+    """
+    path = Path(reference).expanduser()
+    if (path / "run.json").is_file():
+        return _newest_checkpoint(RunDirectory.load(path.resolve()))
+    if path.exists() or _is_a_path(reference):
+        return ModelReference(directory=path, name=path.resolve().name)
+    try:
+        run = RunDirectory.open(home, reference)
+    except Unreachable as error:
+        raise UsageError(
+            f"{reference!r} is neither a directory nor a run",
+            where=error.where,
+            remedy=error.remedy,
+        ) from None
+    return _newest_checkpoint(run)
+
+
+def _is_a_path(reference: str) -> bool:
+    return reference.startswith((".", "~")) or "/" in reference
+
+
+def _newest_checkpoint(run: RunDirectory) -> ModelReference:
+    from engine.training.checkpoint import CheckpointStore
+
+    for found in CheckpointStore(run.checkpoints, keep=1).check_all():
+        if not isinstance(found, DataError):
+            return ModelReference(directory=found.path, name=run.manifest.name)
+        narrate(f"skipped a damaged checkpoint: {found}")
+    raise DataError(
+        "the run has no checkpoint to serve",
+        where=str(run.checkpoints),
+        remedy="let it run until its first checkpoint, or name another run",
+    )

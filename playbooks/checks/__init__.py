@@ -1,0 +1,1 @@
+"""Checks of a machine, before or apart from any run."""

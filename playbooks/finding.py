@@ -1,0 +1,65 @@
+"""What a playbook concludes, as data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Confidence(StrEnum):
+    """How sure a finding is, from the strength of its evidence against the run's own noise."""
+
+    CERTAIN = "certain"
+    LIKELY = "likely"
+    POSSIBLE = "possible"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """One measured fact: its value in the suspect steps, and what it was compared with."""
+
+    what: str
+    value: float
+    baseline: float
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One culprit.
+
+    Attributes:
+        kind: what happened: ``straggler``, ``host_contention``.
+        ranks: the guilty ranks; empty where a whole host or nobody in particular is to blame.
+        hosts: the hosts concerned.
+        phase: the phase of the step that lost most of the time.
+        cause: ``cpu_contention`` or ``unknown``.
+        first_step, last_step: the steps concerned, both inclusive.
+        slowdown: own time in those steps over the expected own time; 2.0 is twice as slow.
+        share_lost: part of the run's wall time that this cost, 0 to 1.
+        evidence: the measured facts behind it.
+        sql: a query for ``opsuite query`` that shows it.
+        action: what to do about it.
+    """
+
+    kind: str
+    ranks: tuple[int, ...]
+    hosts: tuple[str, ...]
+    phase: str
+    cause: str
+    first_step: int
+    last_step: int
+    slowdown: float
+    share_lost: float
+    confidence: Confidence
+    evidence: tuple[Evidence, ...]
+    sql: str
+    action: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The finding as a JSON object; ``steps`` is [first, last]."""
+        data = asdict(self)
+        data["steps"] = [data.pop("first_step"), data.pop("last_step")]
+        data["confidence"] = str(self.confidence)
+        return data

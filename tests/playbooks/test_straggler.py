@@ -1,0 +1,173 @@
+"""The straggler playbook on synthetic runs: names the culprit, its steps, and nobody else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from playbooks.finding import Confidence
+from playbooks.host_contention import find_host_contention
+from playbooks.step_times import StepTimes
+from playbooks.straggler import find_stragglers
+
+STEPS = 150
+
+
+def healthy_run(seed: int, *, ranks: int = 2, noise: float = 0.05, drift: float = 0.0) -> StepTimes:
+    """Own times with independent noise and, on request, slow swings of each rank's own."""
+    rng = np.random.default_rng(seed)
+    shape = (STEPS, ranks)
+    swings = drift * np.sin(
+        np.arange(STEPS)[:, None] / rng.uniform(8, 30, ranks) + rng.uniform(0, 6, ranks)
+    )
+    level = np.exp(rng.normal(0, noise, shape) + swings)
+    own = {
+        "data": 0.0005 * np.exp(rng.normal(0, 0.5, shape)),
+        "forward": 0.03 * level,
+        "backward": 0.06 * level * np.exp(rng.normal(0, noise / 2, shape)),
+        "optimizer": 0.01 * level,
+    }
+    return with_waiting(
+        StepTimes(
+            run_id="synthetic",
+            steps=np.arange(1, STEPS + 1),
+            ranks=np.arange(ranks),
+            hosts=("host",) * ranks,
+            duration=np.zeros(shape),
+            own=own,
+            blocked=np.zeros(shape),
+            run_queue_wait=np.abs(rng.normal(0.001, 0.0005, shape)),
+        )
+    )
+
+
+def with_waiting(times: StepTimes) -> StepTimes:
+    """Everyone waits for the slowest: what a synchronous step does to the wall clock."""
+    slowest = times.work.max(axis=1, keepdims=True)
+    return replace(times, duration=slowest * np.ones_like(times.work), blocked=slowest - times.work)
+
+
+def slowed(
+    times: StepTimes,
+    rank: int,
+    first: int,
+    last: int,
+    factor: float,
+    *,
+    phases: tuple[str, ...] = ("forward", "backward", "optimizer"),
+    waits: bool = False,
+) -> StepTimes:
+    """Steps first..last of a rank take ``factor`` times as long, because it waits for its core."""
+    own = {name: values.copy() for name, values in times.own.items()}
+    wait = times.run_queue_wait.copy()
+    for name in phases:
+        part = own[name][first - 1 : last, rank]
+        if waits:
+            wait[first - 1 : last, rank] += part * (factor - 1)
+        own[name][first - 1 : last, rank] = part * factor
+    return with_waiting(replace(times, own=own, run_queue_wait=wait))
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 8])
+@pytest.mark.parametrize("factor", [1.4, 2.0])
+def test_slow_rank_is_named_with_its_steps(ranks: int, factor: float) -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(1000 + seed)
+        rank, first = int(rng.integers(ranks)), int(rng.integers(10, 80))
+        last = first + int(rng.integers(15, 60))
+        run = slowed(healthy_run(seed, ranks=ranks), rank, first, last, factor, waits=True)
+        (finding,) = find_stragglers(run)
+        assert finding.ranks == (rank,)
+        assert abs(finding.first_step - first) <= 3
+        assert abs(finding.last_step - last) <= 3
+        assert finding.slowdown == pytest.approx(factor, rel=0.1)
+        assert finding.phase == "backward"
+        assert finding.cause == "cpu_contention"
+
+
+def test_share_lost_is_what_the_run_would_have_saved() -> None:
+    run = healthy_run(0)
+    slow = slowed(run, 1, 60, 110, 2.0)
+    (finding,) = find_stragglers(slow)
+    assert finding.share_lost == pytest.approx(1 - run.wall / slow.wall, abs=0.03)
+    assert finding.confidence is Confidence.CERTAIN
+    assert finding.cause == "unknown"  # it did not wait for a core: the cause is not known
+
+
+def test_healthy_runs_name_nobody() -> None:
+    for seed in range(200):
+        for noise, drift in ((0.02, 0.0), (0.10, 0.0), (0.25, 0.0), (0.05, 0.04)):
+            assert find_stragglers(healthy_run(seed, noise=noise, drift=drift)) == []
+
+
+def test_waiting_rank_is_not_blamed_for_the_rank_it_waits_for() -> None:
+    run = slowed(healthy_run(3), 1, 40, 90, 3.0)
+    assert run.blocked[40:90, 0].min() > 0.1  # rank 0 looks slow to any timer
+    assert [finding.ranks for finding in find_stragglers(run)] == [(1,)]
+
+
+def test_two_culprits_are_both_named() -> None:
+    run = slowed(healthy_run(5, ranks=4), 1, 20, 50, 2.0)
+    run = slowed(run, 3, 90, 130, 1.8)
+    assert {f.ranks[0] for f in find_stragglers(run)} == {1, 3}
+
+
+def test_slow_from_the_first_step_to_the_last() -> None:
+    (finding,) = find_stragglers(slowed(healthy_run(6, ranks=4), 2, 1, STEPS, 1.5))
+    assert finding.ranks == (2,)
+    assert finding.last_step - finding.first_step > STEPS * 0.9
+
+
+def test_one_phase_alone_is_named() -> None:
+    run = slowed(healthy_run(7), 0, 50, 100, 4.0, phases=("optimizer",))
+    (finding,) = find_stragglers(run)
+    assert (finding.ranks, finding.phase) == ((0,), "optimizer")
+
+
+def test_rank_that_becomes_faster_is_not_its_peers_fault() -> None:
+    """The peers' ratio to it rises, but they are no slower than before."""
+    run = slowed(healthy_run(8), 0, 75, STEPS, 0.5)
+    assert find_stragglers(run) == []
+
+
+def test_single_monstrous_steps_name_nobody() -> None:
+    run = healthy_run(9)
+    for step in (30, 70, 71, 120):
+        run = slowed(run, 1, step, step, 30.0)
+    assert find_stragglers(run) == []
+
+
+def test_crowded_host_is_noted_without_naming_a_rank() -> None:
+    run = healthy_run(10)
+    for rank in (0, 1):
+        run = slowed(run, rank, 60, 100, 1.8, waits=True)
+    assert find_stragglers(run) == []
+    (finding,) = find_host_contention(run)
+    assert (finding.ranks, finding.hosts) == ((), ("host",))
+    assert abs(finding.first_step - 60) <= 2
+    assert abs(finding.last_step - 100) <= 2
+    assert find_host_contention(healthy_run(11)) == []
+
+
+def test_without_scheduler_statistics_the_rank_is_still_named() -> None:
+    run = slowed(healthy_run(12), 1, 60, 110, 2.0)
+    run = replace(run, run_queue_wait=np.full_like(run.duration, np.nan))
+    (finding,) = find_stragglers(run)
+    assert (finding.ranks, finding.cause) == ((1,), "unknown")
+
+
+def test_too_little_to_compare_is_no_finding() -> None:
+    one_rank = healthy_run(13, ranks=1)
+    assert find_stragglers(slowed(one_rank, 0, 50, 90, 2.0)) == []
+    short = replace(
+        one_rank,
+        steps=one_rank.steps[:0],
+        duration=one_rank.duration[:0],
+        own={},
+        blocked=one_rank.blocked[:0],
+        run_queue_wait=one_rank.run_queue_wait[:0],
+    )
+    assert find_stragglers(short) == []
+    assert find_host_contention(short) == []

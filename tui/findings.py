@@ -1,0 +1,51 @@
+"""How findings read in a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playbooks.diagnosis import Diagnosis
+    from playbooks.finding import Evidence, Finding
+
+
+def render_diagnosis(diagnosis: Diagnosis) -> str:
+    """Every finding with its evidence, or that nothing was found and in how much data."""
+    looked_at = (
+        f"{diagnosis.run_id}: {diagnosis.steps} steps of {diagnosis.ranks} rank(s),"
+        f" {diagnosis.wall_s:.1f} s of stepping"
+    )
+    if not diagnosis.findings:
+        return f"{looked_at}\nno findings: nothing is wrong that these playbooks can see"
+    blocks = [render_finding(i, f) for i, f in enumerate(diagnosis.findings, start=1)]
+    return "\n\n".join([looked_at, *blocks])
+
+
+def render_finding(number: int, finding: Finding) -> str:
+    """Headline first: who, what, when, why, how sure, how much."""
+    who = _who(finding)
+    lines = [
+        f"[{number}] {finding.kind}: {who}, steps {finding.first_step}-{finding.last_step},"
+        f" {finding.slowdown:.2f}x slower ({finding.confidence})",
+        f"    cause     {finding.cause.replace('_', ' ')}",
+        f"    phase     {finding.phase}",
+        f"    cost      {finding.share_lost:.1%} of the run",
+        *(f"    evidence  {_fact(evidence)}" for evidence in finding.evidence),
+        f"    do        {finding.action}",
+        f'    see it    opsuite query "{finding.sql}"',
+    ]
+    return "\n".join(lines)
+
+
+def _who(finding: Finding) -> str:
+    hosts = ", ".join(finding.hosts)
+    if not finding.ranks:
+        return f"host {hosts}"
+    ranks = ", ".join(str(rank) for rank in finding.ranks)
+    return f"rank {ranks} on {hosts}"
+
+
+def _fact(evidence: Evidence) -> str:
+    if evidence.unit == "s":
+        return f"{evidence.what}: {evidence.value * 1e3:.1f} ms ({evidence.baseline * 1e3:.1f} ms)"
+    return f"{evidence.what}: {evidence.value:.2f} ({evidence.baseline:.2f})"
