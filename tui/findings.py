@@ -15,6 +15,8 @@ def render_diagnosis(diagnosis: Diagnosis) -> str:
         f"{diagnosis.run_id}: {diagnosis.steps} steps of {diagnosis.ranks} rank(s),"
         f" {diagnosis.wall_s:.1f} s of stepping"
     )
+    if not diagnosis.steps:
+        return f"{diagnosis.run_id}: no steps were recorded, so there is nothing to compare"
     if not diagnosis.findings:
         return f"{looked_at}\nno findings: nothing is wrong that these playbooks can see"
     blocks = [render_finding(i, f) for i, f in enumerate(diagnosis.findings, start=1)]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from collectors.errors import MissingExtra, UsageError
 from collectors.settings import Settings
-from opsuite.cli.output import narrate, print_json_line
+from opsuite.cli.output import narrate, print_data
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from engine.serving.server import Ready
 
 
@@ -19,6 +23,7 @@ def serve(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Model directory, run directory, run id or last.")
     ],
+    *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
     max_batch: Annotated[int, typer.Option(help="Requests that run at once.")] = 16,
@@ -44,13 +49,12 @@ def serve(
     The address is printed when the server is ready to answer. With no --api-key-file,
     OPSUITE_API_KEY is the key; with neither, only this machine may connect.
     """
-    from collectors.configuration import resolve
     from opsuite.model_reference import resolve_model
 
     settings = Settings.from_environment()
     api_key = _read_key(api_key_file) if api_key_file else settings.api_key
+    _require_engine()
     reference = resolve_model(settings.home, model)
-    server, config = _engine()
     options = {
         "host": host,
         "port": port,
@@ -60,19 +64,54 @@ def serve(
         "device": device,
         "name": name or reference.name,
     }
-    given = {key: value for key, value in options.items() if value is not None}
 
     def announce(ready: Ready) -> None:
         narrate(f"serving {ready.model} at {ready.url}")
         if as_json:
-            print_json_line({"url": ready.url, "model": ready.model, "run": ready.run_id})
+            data = {"url": ready.url, "model": ready.model, "run": ready.run_id}
+            print_data(json.dumps(data))
 
-    server.serve(
-        reference.directory,
-        resolve(config.ServingConfig, [("the command line", given)]).value,
-        settings=settings,
-        api_key=api_key,
-        on_ready=announce,
-    )
-"""
-"""
+    _serve(reference.directory, options, settings, api_key, announce)
+
+
+def _serve(
+    directory: Path,
+    options: dict[str, Any],
+    settings: Settings,
+    api_key: str | None,
+    announce: Callable[[Ready], None],
+) -> None:
+    from collectors.configuration import resolve
+    from engine.serving.config import ServingConfig
+    from engine.serving.server import serve as serve_model
+
+    given = {key: value for key, value in options.items() if value is not None}
+    config = resolve(ServingConfig, [("the command line", given)]).value
+    serve_model(directory, config, settings=settings, api_key=api_key, on_ready=announce)
+
+
+def _require_engine() -> None:
+    needed = ("torch", "safetensors", "tokenizers", "fastapi", "uvicorn")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtra(
+            f"serving needs {', '.join(missing)}, not installed here",
+            remedy="pip install 'opsuite[engine]'",
+        )
+
+
+def _read_key(path: Path) -> str:
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UsageError(
+            f"the API key cannot be read: {reason}", where=str(path), remedy="check the file"
+        ) from None
+    if not key or not key.isascii() or not key.isprintable():
+        raise UsageError(
+            "the file holds no usable API key",
+            where=str(path),
+            remedy="write one line of printable ASCII into it",
+        )
+    return key

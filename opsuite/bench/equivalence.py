@@ -1,0 +1,63 @@
+"""Whether tensor and data parallel ranks learn what one process learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from collectors.settings import Settings
+from collectors.store import Store
+from opsuite.bench.result import Row
+from opsuite.cli.output import narrate
+from opsuite.demo import CONFIG
+
+STEPS = 20
+MAX_DIFFERENCE = 1e-4
+_MESHES: Mapping[str, Mapping[str, int]] = {
+    "one process": {"tp": 1, "dp": 1},
+    "tp=2": {"tp": 2, "dp": 1},
+    "dp=2": {"tp": 1, "dp": 2},
+}
+
+
+def measure(rounds: int) -> list[Row]:
+    """The largest difference of the loss from one process's, over 20 steps in float32 on CPU."""
+    worst: dict[str, float] = {}
+    for index in range(rounds):
+        curves = {name: _losses(mesh, seed=index) for name, mesh in _MESHES.items()}
+        alone = curves.pop("one process")
+        for name, curve in curves.items():
+            difference = max(abs(a - b) for a, b in zip(alone, curve, strict=True))
+            worst[name] = max(worst.get(name, 0.0), difference)
+    return [
+        Row(
+            name=f"{name}: largest difference in loss over {STEPS} steps",
+            value=difference,
+            unit="nats",
+            rounds=rounds,
+            target=f"<= {MAX_DIFFERENCE}",
+            met=difference <= MAX_DIFFERENCE,
+        )
+        for name, difference in worst.items()
+    ]
+
+
+def _losses(mesh: Mapping[str, int], seed: int) -> list[float]:
+    from collectors.configuration import resolve
+    from engine.training.config import RunConfig
+    from engine.training.launcher import launch
+
+    given: dict[str, Any] = {
+        "name": "equivalence",
+        "train": {"steps": STEPS, "batch_size": 8, "seed": seed},
+        "parallel": {**mesh, "device": "cpu"},
+    }
+    config = resolve(RunConfig, [("the demo", CONFIG), ("the benchmark", given)]).value
+    home = Settings.from_environment().home
+    run = launch(config, home=home, command=["opsuite", "bench"], narrate=narrate).run
+    with Store.open(home) as store:
+        rows = store.rows(
+            "SELECT value FROM samples WHERE run_id = ? AND name = 'loss' ORDER BY step",
+            [run.run_id],
+        )
+    return [float(value) for (value,) in rows]

@@ -1,0 +1,192 @@
+"""``opsuite launch``: a training run from its configuration to its checkpoint."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from opsuite.cli.extras import require_engine
+from opsuite.cli.output import narrate, print_data, print_json
+
+if TYPE_CHECKING:
+    from collectors.configuration import Layer, Resolved
+    from collectors.run import RunDirectory
+    from engine.training.config import RunConfig
+    from engine.training.launcher import LaunchResult
+
+
+def launch(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG.toml]", help="Without it: all defaults.")
+    ] = None,
+    *,
+    nproc: Annotated[int | None, typer.Option(min=1, help="Ranks in all; must be tp x dp.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as train.steps=9.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Text, JSONL or Parquet; files or directories."),
+    ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FAULT", help="Inject one: slow-rank:rank=1,steps=60-110."),
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Continue a run from its last checkpoint.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the configuration and its sources; stop.")
+    ] = False,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a documented configuration; stop.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print data as JSON.")] = False,
+) -> None:
+    """Train a model on this machine, record everything, and write a checkpoint at the end."""
+    from collectors.configuration import describe_toml
+    from collectors.settings import Settings
+    from engine.training.config import RunConfig
+
+    if example:
+        print_data(describe_toml(RunConfig))
+        return
+    home = Settings.from_environment().home
+    run = _find_run(home, resume, config) if resume else None
+    layers = _layers(config, run, data or [], fault or [], overrides or [])
+    resolved = _with_ranks(layers, nproc)
+    if dry_run:
+        _print_configuration(resolved, as_json=json)
+        return
+    require_engine("training", ("torch", "safetensors", "tokenizers"))
+    result = _launch(resolved.value, home, run)
+    if json:
+        print_json(_document(result))
+    _tell(result)
+    if result.exit_code:
+        raise typer.Exit(result.exit_code)
+
+
+def _find_run(home: Path, reference: str, config: Path | None) -> RunDirectory:
+    from collectors.errors import UsageError
+    from collectors.run import RunDirectory
+
+    if config is not None:
+        raise UsageError(
+            "a resumed run keeps its own configuration",
+            where=str(config),
+            remedy="leave the file out; change single values with --set",
+        )
+    return RunDirectory.open(home, reference)
+
+
+def _layers(
+    config: Path | None,
+    run: RunDirectory | None,
+    data: list[str],
+    faults: list[str],
+    overrides: list[str],
+) -> list[Layer]:
+    """Where values come from, the last word last."""
+    from collectors.configuration import OVERRIDES, apply_overrides, load_toml
+
+    layers: list[Layer] = []
+    if config is not None:
+        layers.append((str(config), load_toml(config)))
+    if run is not None:
+        # Its faults are over; --fault asks for new ones.
+        layers.append((f"run {run.run_id}", {**run.manifest.config, "faults": []}))
+    if data:
+        paths = [str(Path(path).expanduser().absolute()) for path in data]
+        layers.append(("--data", {"data": {"paths": paths}}))
+    if faults:
+        layers.append(("--fault", {"faults": faults}))
+    layers.append((OVERRIDES, apply_overrides({}, overrides)))
+    return layers
+
+
+def _with_ranks(layers: list[Layer], nproc: int | None) -> Resolved[RunConfig]:
+    """Resolve, with the axis that nobody set following from the number of ranks."""
+    from collectors.configuration import DEFAULT, resolve
+    from collectors.errors import ConfigError
+    from engine.training.config import RunConfig
+
+    resolved = resolve(RunConfig, layers)
+    parallel = resolved.value.parallel
+    if nproc is None or nproc == parallel.world_size:
+        return resolved
+    for free, fixed in (("dp", parallel.tp), ("tp", parallel.dp)):
+        if resolved.provenance[f"parallel.{free}"] == DEFAULT and nproc % fixed == 0:
+            return resolve(RunConfig, [*layers, ("--nproc", {"parallel": {free: nproc // fixed}})])
+    raise ConfigError(
+        f"{nproc} ranks cannot be parallel.tp ({parallel.tp}) x parallel.dp ({parallel.dp})",
+        where="--nproc",
+        remedy="make --nproc their product, or leave it out",
+    )
+
+
+def _print_configuration(resolved: Resolved[RunConfig], *, as_json: bool) -> None:
+    from collectors.configuration import render_toml
+
+    if as_json:
+        configuration = resolved.value.model_dump(mode="json")
+        print_json({"config": configuration, "sources": resolved.provenance})
+    else:
+        print_data(render_toml(resolved.value, resolved.provenance))
+
+
+def _launch(config: RunConfig, home: Path, resume: RunDirectory | None) -> LaunchResult:
+    from engine.training.launcher import launch as launch_run
+    from tui.progress import TrainingProgress
+
+    def watch(run: RunDirectory) -> TrainingProgress:
+        return TrainingProgress(
+            run.spool, total_steps=config.train.steps, tokens_per_step=config.tokens_per_step
+        )
+
+    return launch_run(
+        config, home=home, command=sys.argv, narrate=narrate, watch=watch, resume=resume
+    )
+
+
+def _tell(result: LaunchResult) -> None:
+    """What came of it; what went wrong comes last."""
+    training = result.training
+    for warning in training.warnings if training else ():
+        narrate(f"warning: {warning}")
+    if training and not result.problem:
+        rate = f", {training.tokens_per_s:,.0f} tokens/s" if training.tokens_per_s else ""
+        narrate(f"finished {training.steps} steps: loss {training.loss:.3f}{rate}")
+        narrate(f"checkpoint: {training.checkpoint}")
+        narrate(f"next: opsuite diagnose {result.run.run_id}")
+    if result.problem:
+        narrate(f"run {result.run.run_id} {result.status}")
+        narrate(result.problem)
+
+
+def _document(result: LaunchResult) -> dict[str, Any]:
+    training, failure = result.training, result.failure
+    return {
+        "run_id": result.run.run_id,
+        "status": result.status,
+        "exit_code": result.exit_code,
+        "steps": training.steps if training else None,
+        "loss": training.loss if training and math.isfinite(training.loss) else None,
+        "tokens_per_s": training.tokens_per_s if training else None,
+        "checkpoint": training.checkpoint if training else None,
+        "warnings": list(training.warnings) if training else [],
+        "problem": result.problem,
+        "failure": {
+            "rank": failure.rank,
+            "host": failure.host,
+            "signal": failure.signal,
+            "exit_code": failure.exit_code,
+            "log": str(failure.log),
+        }
+        if failure
+        else None,
+    }

@@ -1,0 +1,165 @@
+"""The whole promise in one command: train with a fault, find the fault, serve the result."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from collectors.errors import RunFailed, TimedOut
+from collectors.store import Store
+from opsuite.completion_client import Completion, complete
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from engine.training.launcher import LaunchResult
+    from playbooks.diagnosis import Diagnosis
+
+GUILTY_RANK = 1
+FIRST_SLOW_STEP, LAST_SLOW_STEP = 60, 110
+FAULT = f"slow-rank:rank={GUILTY_RANK},steps={FIRST_SLOW_STEP}-{LAST_SLOW_STEP}"
+PROMPTS = (
+    "import os\n",
+    "def __init__(self",
+    "class Error(Exception):\n",
+    "    def read(self, size=-1):\n",
+    "from collections import ",
+    "if __name__ == ",
+    "    raise ValueError(",
+    "# This module ",
+)
+MAX_TOKENS = 48
+_SHUTDOWN_S = 20.0
+
+# The shape of the demo's run: small enough for two cores, large enough to learn to look like Python.
+CONFIG: dict[str, Any] = {
+    "name": "demo",
+    "model": {"hidden_size": 256, "n_layers": 4, "n_heads": 8, "n_kv_heads": 4, "max_seq_len": 512},
+    "data": {"max_bytes": 4_000_000, "seq_len": 128},
+    "train": {"steps": 150, "batch_size": 8},
+    "parallel": {"tp": 2},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestTimes:
+    """How one request went, as the server recorded it."""
+
+    prompt_tokens: int
+    output_tokens: int
+    queue_s: float
+    ttft_s: float
+    tpot_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What the trained model answered, and how fast."""
+
+    run_id: str
+    completions: tuple[Completion, ...]
+    requests: tuple[RequestTimes, ...]
+
+
+def train(home: Path, *, fault: bool, narrate: Callable[[str], None]) -> LaunchResult:
+    """Train two tensor-parallel CPU ranks; with ``fault``, a neighbour takes rank 1's core."""
+    from collectors.configuration import resolve
+    from engine.training.config import RunConfig
+    from engine.training.launcher import launch
+    from tui.progress import show_progress
+
+    layers = [("the demo", CONFIG | {"faults": [FAULT] if fault else []})]
+    config = resolve(RunConfig, layers).value
+    result = launch(
+        config,
+        home=home,
+        command=["opsuite", "demo"],
+        narrate=narrate,
+        watch=lambda run: show_progress(run, total_steps=config.train.steps),
+    )
+    if result.exit_code:
+        raise RunFailed(result.problem, where=str(result.run.logs))
+    return result
+
+
+def examine(home: Path, run_id: str) -> Diagnosis:
+    """What the playbooks say about the run."""
+    from playbooks.diagnosis import diagnose
+
+    with Store.open(home) as store:
+        return diagnose(store, run_id)
+
+
+def serve_and_ask(home: Path, run_id: str) -> Served:
+    """Serve the run's checkpoint and ask it everything at once."""
+    with _server(run_id) as ready, ThreadPoolExecutor(len(PROMPTS)) as pool:
+        answers = [
+            pool.submit(
+                complete, ready["url"], ready["model"], prompt, max_tokens=MAX_TOKENS, seed=seed
+            )
+            for seed, prompt in enumerate(PROMPTS)
+        ]
+        completions = tuple(answer.result() for answer in answers)
+    with Store.open(home) as store:
+        rows = store.rows(
+            "SELECT prompt_tokens, output_tokens, queue_s, ttft_s, tpot_s FROM requests"
+            " WHERE run_id = ? ORDER BY request",
+            [ready["run"]],
+        )
+    names = ("prompt_tokens", "output_tokens", "queue_s", "ttft_s", "tpot_s")
+    requests = tuple(RequestTimes(**dict(zip(names, row, strict=True))) for row in rows)
+    return Served(run_id=ready["run"], completions=completions, requests=requests)
+
+
+@contextmanager
+def _server(model: str) -> Iterator[dict[str, str]]:
+    """``opsuite serve`` as a process of its own: its announcement, then its orderly end."""
+    command = [sys.executable, "-P", "-m", "opsuite.cli.main", "serve", model]
+    with subprocess.Popen(
+        [*command, "--port", "0", "--json", "--name", "demo"], stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            line = server.stdout.readline()
+            if not line:
+                raise RunFailed("the server did not start", where=" ".join(command))
+            yield json.loads(line)
+        finally:
+            server.terminate()
+            try:
+                server.wait(_SHUTDOWN_S)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                raise TimedOut(
+                    f"the server did not stop within {_SHUTDOWN_S:.0f} s", where=" ".join(command)
+                ) from None
+
+
+def was_injected(home: Path, run_id: str) -> bool:
+    """Whether the fault was at work; where ranks cannot be pinned it is skipped."""
+    with Store.open(home) as store:
+        return bool(
+            store.rows(
+                "SELECT 1 FROM faults WHERE run_id = ? AND name = 'fault.begin' LIMIT 1", [run_id]
+            )
+        )
+
+
+def names_a_rank(diagnosis: Diagnosis) -> bool:
+    """Whether somebody is blamed; a crowded host is nobody's fault."""
+    return any(finding.ranks for finding in diagnosis.findings)
+
+
+def found_the_fault(diagnosis: Diagnosis, tolerance: int = 10) -> bool:
+    """Whether exactly the guilty rank is named, with its steps within ``tolerance`` at each end."""
+    named = [finding for finding in diagnosis.findings if finding.ranks]
+    return [finding.ranks for finding in named] == [(GUILTY_RANK,)] and (
+        abs(named[0].first_step - FIRST_SLOW_STEP) <= tolerance
+        and abs(named[0].last_step - LAST_SLOW_STEP) <= tolerance
+    )

@@ -1,0 +1,100 @@
+"""From the store's views to findings, and how they read."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import duckdb
+import numpy as np
+
+from playbooks.diagnosis import diagnose
+from playbooks.step_times import load_step_times
+from tui.findings import render_diagnosis
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+SCHEMA = """
+CREATE TABLE ranks (run_id VARCHAR, rank INTEGER, host VARCHAR);
+CREATE TABLE steps (run_id VARCHAR, rank INTEGER, step BIGINT, duration_s DOUBLE,
+                    own_s DOUBLE, blocked_s DOUBLE);
+CREATE TABLE phases (run_id VARCHAR, rank INTEGER, step BIGINT, phase VARCHAR, own_s DOUBLE);
+CREATE TABLE samples (run_id VARCHAR, rank INTEGER, step BIGINT, name VARCHAR, value DOUBLE);
+"""
+
+
+class Views:
+    """The views that playbooks read, as tables filled by hand."""
+
+    def __init__(self) -> None:
+        self.connection = duckdb.connect()
+        self.connection.execute(SCHEMA)
+
+    def arrays(self, sql: str, parameters: Sequence[object] = ()) -> dict[str, NDArray[np.generic]]:
+        return self.connection.execute(sql, list(parameters)).fetchnumpy()
+
+    def add_run(self, run: str, *, steps: int, slow: range = range(0), seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        for rank in (0, 1):
+            self.connection.execute("INSERT INTO ranks VALUES (?, ?, ?)", [run, rank, "here"])
+        for step in range(1, steps + 1):
+            own = 0.1 * np.exp(rng.normal(0, 0.03, 2))
+            own[1] *= 2 if step in slow else 1
+            for rank in (0, 1):
+                blocked = own.max() - own[rank]
+                row = [run, rank, step, own.max(), own[rank], blocked]
+                self.connection.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?)", row)
+                phase = [run, rank, step, "forward", own[rank]]
+                self.connection.execute("INSERT INTO phases VALUES (?, ?, ?, ?, ?)", phase)
+
+
+def test_finding_comes_with_sql_that_shows_it() -> None:
+    views = Views()
+    views.add_run("other", steps=60)
+    views.add_run("it's", steps=100, slow=range(40, 61))
+    diagnosis = diagnose(views, "it's")
+    (finding,) = diagnosis.findings
+    assert (finding.ranks, finding.hosts, finding.phase) == ((1,), ("here",), "forward")
+    rows = views.connection.execute(finding.sql).fetchall()
+    inside = [row for row in rows if finding.first_step <= row[0] <= finding.last_step]
+    assert all(rank_1 > 1.5 * others for _, rank_1, others, _ in inside)
+    assert rows[0][0] < finding.first_step
+    assert rows[-1][0] > finding.last_step
+
+
+def test_finding_as_data_is_json() -> None:
+    views = Views()
+    views.add_run("run", steps=100, slow=range(40, 61))
+    data = json.loads(json.dumps(diagnose(views, "run").to_json(), allow_nan=False))
+    assert data["inputs"] == ["run"]
+    assert data["findings"][0]["ranks"] == [1]
+    assert data["findings"][0]["kind"] == "straggler"
+    assert abs(data["findings"][0]["steps"][0] - 40) <= 1
+
+
+def test_report_leads_with_the_culprit_and_healthy_runs_say_so() -> None:
+    views = Views()
+    views.add_run("slow", steps=100, slow=range(40, 61))
+    views.add_run("healthy", steps=100)
+    report = render_diagnosis(diagnose(views, "slow"))
+    assert "[1] straggler: rank 1 on here, steps 40-60" in report
+    assert "opsuite query" in report
+    assert "no findings" in render_diagnosis(diagnose(views, "healthy"))
+
+
+def test_steps_that_a_rank_did_not_finish_are_left_out() -> None:
+    views = Views()
+    views.add_run("killed", steps=20)
+    views.connection.execute("DELETE FROM steps WHERE rank = 1 AND step > 15")
+    times = load_step_times(views, "killed")
+    assert times.steps.tolist() == list(range(1, 16))
+    assert np.isfinite(times.work).all()
+
+
+def test_run_without_steps_has_no_findings() -> None:
+    diagnosis = diagnose(Views(), "served-only")
+    assert (diagnosis.findings, diagnosis.steps) == ((), 0)
+    assert "nothing to compare" in render_diagnosis(diagnosis)
