@@ -72,7 +72,9 @@ class StorageError(OpsuiteError):
         where = str(error.filename or "")
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return cls(
-                f"no space left while {doing}", where=where, remedy="free space, or set OPSUITE_HOME"
+                f"no space left while {doing}",
+                where=where,
+                remedy="free space, or set OPSUITE_HOME",
             )
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return cls(

@@ -37,7 +37,7 @@ PROMPTS = (
 MAX_TOKENS = 48
 _SHUTDOWN_S = 20.0
 
-# The shape of the demo's run: small enough for two cores, large enough to learn to look like Python.
+# Small enough for two cores, large enough that its completions look like Python.
 CONFIG: dict[str, Any] = {
     "name": "demo",
     "model": {"hidden_size": 256, "n_layers": 4, "n_heads": 8, "n_kv_heads": 4, "max_seq_len": 512},
@@ -72,7 +72,7 @@ def train(home: Path, *, fault: bool, narrate: Callable[[str], None]) -> LaunchR
     from collectors.configuration import resolve
     from engine.training.config import RunConfig
     from engine.training.launcher import launch
-    from tui.progress import show_progress
+    from tui.progress import TrainingProgress
 
     layers = [("the demo", CONFIG | {"faults": [FAULT] if fault else []})]
     config = resolve(RunConfig, layers).value
@@ -81,7 +81,9 @@ def train(home: Path, *, fault: bool, narrate: Callable[[str], None]) -> LaunchR
         home=home,
         command=["opsuite", "demo"],
         narrate=narrate,
-        watch=lambda run: show_progress(run, total_steps=config.train.steps),
+        watch=lambda run: TrainingProgress(
+            run.spool, total_steps=config.train.steps, stream=sys.stderr
+        ),
     )
     if result.exit_code:
         raise RunFailed(result.problem, where=str(result.run.logs))

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 _UNCOMPARED_PHASES = ("checkpoint",)
 
 
+_RANKS = "SELECT rank, host FROM ranks WHERE run_id = ? ORDER BY rank"
+# In the order of time: of a step that a resumed run did twice, the last time counts.
+_STEPS = (
+    "SELECT step, rank, duration_s, blocked_s, run_queue_wait_s FROM steps WHERE run_id = ?"
+    " ORDER BY start_ns"
+)
+_PHASES = "SELECT step, rank, phase, own_s FROM phases WHERE run_id = ? ORDER BY start_ns"
+
+
 class Source(Protocol):
     """What playbooks need of the store."""
 
@@ -63,15 +72,7 @@ class StepTimes:
 
 def load_step_times(source: Source, run_id: str) -> StepTimes:
     """Read one run's times; a run without recorded steps gives empty arrays."""
-    ranks = source.arrays("SELECT rank, host FROM ranks WHERE run_id = ? ORDER BY rank", [run_id])
-    steps = source.arrays(
-        "SELECT step, rank, duration_s, blocked_s FROM steps WHERE run_id = ?", [run_id]
-    )
-    phases = source.arrays("SELECT step, rank, phase, own_s FROM phases WHERE run_id = ?", [run_id])
-    waits = source.arrays(
-        "SELECT step, rank, value FROM samples WHERE run_id = ? AND name = 'run_queue_wait_s'",
-        [run_id],
-    )
+    ranks, steps, phases = (source.arrays(sql, [run_id]) for sql in (_RANKS, _STEPS, _PHASES))
     grid = _Grid(steps["step"], steps["rank"])
     hosts = dict(zip(ranks["rank"].tolist(), ranks["host"].tolist(), strict=True))
     return StepTimes(
@@ -85,7 +86,7 @@ def load_step_times(source: Source, run_id: str) -> StepTimes:
             str(name): grid.spread(*(phases[c][phases["phase"] == name] for c in _OWN_COLUMNS))
             for name in dict.fromkeys(phases["phase"].tolist())
         },
-        run_queue_wait=grid.spread(waits["step"], waits["rank"], waits["value"]),
+        run_queue_wait=grid.spread(steps["step"], steps["rank"], steps["run_queue_wait_s"]),
     )
 
 
@@ -105,7 +106,9 @@ class _Grid:
 
     def __init__(self, step: NDArray[np.generic], rank: NDArray[np.generic]) -> None:
         self.ranks: NDArray[np.int64] = np.unique(rank).astype(np.int64)
-        steps, counts = np.unique(step, return_counts=True)
+        # A resumed run did some steps twice: what counts is which ranks did them at all.
+        pairs = np.unique(np.stack([step.astype(np.int64), rank.astype(np.int64)]), axis=1)
+        steps, counts = np.unique(pairs[0], return_counts=True)
         self.steps: NDArray[np.int64] = steps[counts == self.ranks.size].astype(np.int64)
 
     def spread(

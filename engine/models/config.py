@@ -12,16 +12,18 @@ from collectors.configuration import Config
 class ModelConfig(Config):
     """A Llama-family decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
 
-    vocab_size: int = Field(4096, ge=258, le=1_000_000, description="tokens the model knows")
-    hidden_size: int = Field(256, ge=8, le=65536, description="width of the residual stream")
-    n_layers: int = Field(4, ge=1, le=1024, description="decoder blocks")
-    n_heads: int = Field(8, ge=1, le=1024, description="query heads")
-    n_kv_heads: int = Field(4, ge=1, le=1024, description="key and value heads, shared by groups")
-    intermediate_size: int = Field(704, ge=8, le=1_000_000, description="width inside the MLP")
-    max_seq_len: int = Field(1024, ge=8, le=4_194_304, description="longest context in tokens")
-    rope_theta: float = Field(10000.0, gt=0, description="base of the rotary frequencies")
-    norm_eps: float = Field(1e-5, gt=0, lt=1, description="added to the mean square in RMSNorm")
-    tie_embeddings: bool = Field(False, description="use the embedding as output projection too")
+    vocab_size: int = Field(default=4096, ge=258, le=1_000_000, description="known tokens")
+    hidden_size: int = Field(default=256, ge=8, le=65536, description="residual stream's width")
+    n_layers: int = Field(default=4, ge=1, le=1024, description="decoder blocks")
+    n_heads: int = Field(default=8, ge=1, le=1024, description="query heads")
+    n_kv_heads: int = Field(default=4, ge=1, le=1024, description="key-value heads")
+    intermediate_size: int = Field(
+        default=704, ge=8, le=1_000_000, description="width inside the MLP"
+    )
+    max_seq_len: int = Field(default=1024, ge=8, le=4_194_304, description="longest context")
+    rope_theta: float = Field(default=10000.0, gt=0, description="rotary base")
+    norm_eps: float = Field(default=1e-5, gt=0, lt=1, description="of RMSNorm")
+    tie_embeddings: bool = Field(default=False, description="one matrix for input and output")
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:

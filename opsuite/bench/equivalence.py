@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from collectors.settings import Settings
 from collectors.store import Store
 from opsuite.bench.result import Row
 from opsuite.cli.output import narrate
 from opsuite.demo import CONFIG
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 STEPS = 20
 MAX_DIFFERENCE = 1e-4

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from opsuite.cli.extras import require_engine
 from opsuite.cli.output import narrate, print_data, print_json
+from opsuite.extras import require_engine
 
 if TYPE_CHECKING:
     from collectors.configuration import Layer, Resolved
@@ -62,7 +62,7 @@ def launch(
     if dry_run:
         _print_configuration(resolved, as_json=json)
         return
-    require_engine("training", ("torch", "safetensors", "tokenizers"))
+    require_engine()
     result = _launch(resolved.value, home, run)
     if json:
         print_json(_document(result))
@@ -141,15 +141,15 @@ def _print_configuration(resolved: Resolved[RunConfig], *, as_json: bool) -> Non
 
 def _launch(config: RunConfig, home: Path, resume: RunDirectory | None) -> LaunchResult:
     from engine.training.launcher import launch as launch_run
-    from tui.progress import TrainingProgress
-
-    def watch(run: RunDirectory) -> TrainingProgress:
-        return TrainingProgress(
-            run.spool, total_steps=config.train.steps, tokens_per_step=config.tokens_per_step
-        )
+    from tui.progress import show_progress
 
     return launch_run(
-        config, home=home, command=sys.argv, narrate=narrate, watch=watch, resume=resume
+        config,
+        home=home,
+        command=sys.argv,
+        narrate=narrate,
+        watch=lambda run: show_progress(run, total_steps=config.train.steps),
+        resume=resume,
     )
 
 

@@ -12,8 +12,14 @@ from typer.core import TyperGroup
 from collectors.errors import OpsuiteError
 from collectors.settings import Settings
 from opsuite import __version__
+from opsuite.cli import bench, demo, diagnose, doctor, launch, query, runs, serve
 from opsuite.cli.exit_codes import ExitCode
 from opsuite.cli.output import narrate, print_data
+
+# Typer brings click or, since 0.20, a copy of its own: its errors are known by their family only.
+_ClickError: type[Exception] = next(
+    family for family in typer.BadParameter.__mro__ if family.__name__ == "ClickException"
+)
 
 
 class Commands(TyperGroup):
@@ -22,6 +28,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer carries its own copy of click
         try:
             return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, _ClickError):
+            raise
         except KeyboardInterrupt:
             narrate("interrupted")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
@@ -38,9 +46,16 @@ class Commands(TyperGroup):
 
 
 def _explain(ctx: Any, error: BaseException, text: str) -> None:  # noqa: ANN401
-    if ctx.params.get("debug") or Settings.from_environment().debug:
+    if ctx.params.get("debug") or _debug_in_environment():
         narrate("".join(traceback.format_exception(error)))
     narrate(text)
+
+
+def _debug_in_environment() -> bool:
+    try:
+        return Settings.from_environment().debug
+    except OpsuiteError:  # then the environment is the error that is being explained
+        return False
 
 
 app = typer.Typer(
@@ -66,6 +81,19 @@ def root(
     ] = False,
 ) -> None:
     """One terminal for large-model runs: launch, serve, watch, and find out why."""
+
+
+for _command in (
+    demo.demo,
+    launch.launch,
+    diagnose.diagnose,
+    serve.serve,
+    query.query,
+    doctor.doctor,
+    bench.bench,
+):
+    app.command()(_command)
+app.add_typer(runs.runs, name="runs")
 
 
 def main() -> None:

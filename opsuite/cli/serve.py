@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from collectors.errors import MissingExtra, UsageError
+from collectors.errors import UsageError
 from collectors.settings import Settings
 from opsuite.cli.output import narrate, print_data
+from opsuite.extras import require_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ def serve(
 
     settings = Settings.from_environment()
     api_key = _read_key(api_key_file) if api_key_file else settings.api_key
-    _require_engine()
+    require_engine()
     reference = resolve_model(settings.home, model)
     options = {
         "host": host,
@@ -88,16 +88,6 @@ def _serve(
     given = {key: value for key, value in options.items() if value is not None}
     config = resolve(ServingConfig, [("the command line", given)]).value
     serve_model(directory, config, settings=settings, api_key=api_key, on_ready=announce)
-
-
-def _require_engine() -> None:
-    needed = ("torch", "safetensors", "tokenizers", "fastapi", "uvicorn")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingExtra(
-            f"serving needs {', '.join(missing)}, not installed here",
-            remedy="pip install 'opsuite[engine]'",
-        )
 
 
 def _read_key(path: Path) -> str:

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 SCHEMA = """
 CREATE TABLE ranks (run_id VARCHAR, rank INTEGER, host VARCHAR);
-CREATE TABLE steps (run_id VARCHAR, rank INTEGER, step BIGINT, duration_s DOUBLE,
-                    own_s DOUBLE, blocked_s DOUBLE);
-CREATE TABLE phases (run_id VARCHAR, rank INTEGER, step BIGINT, phase VARCHAR, own_s DOUBLE);
-CREATE TABLE samples (run_id VARCHAR, rank INTEGER, step BIGINT, name VARCHAR, value DOUBLE);
+CREATE TABLE steps (run_id VARCHAR, rank INTEGER, step BIGINT, start_ns BIGINT,
+                    duration_s DOUBLE, own_s DOUBLE, blocked_s DOUBLE,
+                    run_queue_wait_s DOUBLE);
+CREATE TABLE phases (run_id VARCHAR, rank INTEGER, step BIGINT, start_ns BIGINT,
+                     phase VARCHAR, own_s DOUBLE);
 """
 
 
@@ -40,15 +41,21 @@ class Views:
         rng = np.random.default_rng(seed)
         for rank in (0, 1):
             self.connection.execute("INSERT INTO ranks VALUES (?, ?, ?)", [run, rank, "here"])
-        for step in range(1, steps + 1):
+        self.add_steps(run, range(1, steps + 1), slow=slow, rng=rng)
+
+    def add_steps(
+        self, run: str, steps: range, *, slow: range, rng: np.random.Generator, start_ns: int = 0
+    ) -> None:
+        for step in steps:
             own = 0.1 * np.exp(rng.normal(0, 0.03, 2))
             own[1] *= 2 if step in slow else 1
             for rank in (0, 1):
                 blocked = own.max() - own[rank]
-                row = [run, rank, step, own.max(), own[rank], blocked]
-                self.connection.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?)", row)
-                phase = [run, rank, step, "forward", own[rank]]
-                self.connection.execute("INSERT INTO phases VALUES (?, ?, ?, ?, ?)", phase)
+                at_ns = start_ns + step
+                row = [run, rank, step, at_ns, own.max(), own[rank], blocked, None]
+                self.connection.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+                phase = [run, rank, step, at_ns, "forward", own[rank]]
+                self.connection.execute("INSERT INTO phases VALUES (?, ?, ?, ?, ?, ?)", phase)
 
 
 def test_finding_comes_with_sql_that_shows_it() -> None:
@@ -92,6 +99,16 @@ def test_steps_that_a_rank_did_not_finish_are_left_out() -> None:
     times = load_step_times(views, "killed")
     assert times.steps.tolist() == list(range(1, 16))
     assert np.isfinite(times.work).all()
+
+
+def test_of_steps_done_twice_the_last_time_counts() -> None:
+    views = Views()
+    views.add_run("resumed", steps=60, slow=range(41, 61))
+    again = np.random.default_rng(1)
+    views.add_steps("resumed", range(41, 101), slow=range(0), rng=again, start_ns=10**9)
+    times = load_step_times(views, "resumed")
+    assert times.steps.tolist() == list(range(1, 101))
+    assert diagnose(views, "resumed").findings == ()
 
 
 def test_run_without_steps_has_no_findings() -> None:

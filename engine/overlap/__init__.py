@@ -1,0 +1,1 @@
+"""Tensor-parallel operators and the layers made of them."""

@@ -1,0 +1,37 @@
+"""How a model is served."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from collectors.configuration import Config
+
+
+class ServingConfig(Config):
+    """Where the server listens, and what its engine holds."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one"
+    )
+    name: str | None = Field(default=None, min_length=1, description="what clients call the model")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where the model runs"
+    )
+    threads: int | None = Field(
+        default=None, ge=1, le=1024, description="CPU threads of one operation"
+    )
+    max_batch: int = Field(default=16, ge=1, le=1024, description="requests that run at once")
+    max_len: int | None = Field(
+        default=None,
+        ge=2,
+        description="most tokens of prompt and completion; None: the model's context",
+    )
+    max_waiting: int = Field(
+        default=256, ge=0, le=100_000, description="requests that wait at most"
+    )
+    drain_s: float = Field(
+        default=20.0, ge=0, description="seconds for running requests at shutdown"
+    )

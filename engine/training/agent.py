@@ -1,0 +1,137 @@
+"""Ranks as processes, through torchrun's own agent."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from collectors.clock import host_name
+from engine.training.failure import (
+    Finished,
+    Interrupted,
+    ObservedFailure,
+    RankFailure,
+    explain,
+    first_failure,
+    log_path,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+_MONITOR_INTERVAL_S = 0.1
+_SHUTDOWN_TIMEOUT_S = 5
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class ErrorFiles(LogsSpecs):
+    """Where ranks report errors, which is torchrun's protocol; their logs they open themselves."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(log_dir=str(directory))
+        self._directory = directory
+
+    def reify(self, envs: dict[int, dict[str, str]]) -> LogsDest:
+        """Say where each local rank writes its report, and tell the rank so."""
+        errors: dict[int, str] = {}
+        for local_rank, env in envs.items():
+            errors[local_rank] = str(self._directory / f"rank{env['RANK']}.error.json")
+            env["TORCHELASTIC_ERROR_FILE"] = errors[local_rank]
+        unredirected = dict.fromkeys(envs, "")
+        return LogsDest(
+            stdouts=unredirected,
+            stderrs=unredirected,
+            tee_stdouts={},
+            tee_stderrs={},
+            error_files=errors,
+            filtered_stdout="",
+            filtered_stderr="",
+        )
+
+    @property
+    def root_log_dir(self) -> str:
+        """Where the reports lie."""
+        return str(self._directory)
+
+
+def run_ranks(
+    run: Path, *, run_id: str, logs: Path, world_size: int
+) -> Finished | Interrupted | RankFailure:
+    """Start the ranks of the job in ``run`` on this host and wait for their end."""
+    logs.mkdir(parents=True, exist_ok=True)
+    for stale in logs.glob("rank*.error.json"):
+        stale.unlink()
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=world_size,
+        run_id=run_id,
+        role="trainer",
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        monitor_interval=_MONITOR_INTERVAL_S,
+        logs_specs=ErrorFiles(logs),
+        shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
+        signals_to_handle=",".join(s.name for s in _SIGNALS),
+    )
+    command = ("-P", "-m", "engine.training.worker", str(run))
+    try:
+        with _quiet(), _own_signals():
+            elastic_launch(config, sys.executable)(*command)
+    except ChildFailedError as error:
+        observed = [_observe(rank, failure) for rank, failure in error.failures.items()]
+        first = first_failure(observed)
+        return explain(first, host=host_name(), log=log_path(logs, first.rank))
+    except SignalException as error:
+        return Interrupted(signal=error.sigval.name)
+    except KeyboardInterrupt:
+        return Interrupted(signal=signal.SIGINT.name)
+    return Finished()
+
+
+def _observe(rank: int, failure: ProcessFailure) -> ObservedFailure:
+    message: Any = failure.message
+    report = message.get("extraInfo", {}) if isinstance(message, dict) else {}
+    return ObservedFailure(
+        rank=rank,
+        exit_code=failure.exitcode,
+        noticed_s=failure.timestamp,
+        reported_ns=report.get("time_ns"),
+        user_error=report.get("user_error", ""),
+        traceback=report.get("py_callstack", ""),
+        lost_peer=report.get("lost_peer", False),
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The agent's log lines are for its developers: we say ourselves what happened."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """The agent replaces signal handlers; afterwards ours are back."""
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -1,0 +1,122 @@
+"""What a training run is made of. No torch here: the base install checks configurations too."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from collectors.configuration import Config
+from engine.models.config import ModelConfig
+
+
+class DataConfig(Config):
+    """The text that the model reads."""
+
+    paths: list[str] = Field(
+        default_factory=list,
+        description="text, JSONL or Parquet files, directories; empty: Python's standard library",
+    )
+    max_bytes: int = Field(4_000_000, ge=1_000, description="text read at most, in bytes of UTF-8")
+    seq_len: int = Field(128, ge=2, le=4_194_304, description="tokens in a sequence")
+
+
+class TrainConfig(Config):
+    """How long, and on how much at a time."""
+
+    steps: int = Field(150, ge=1, le=10_000_000, description="optimiser steps")
+    batch_size: int = Field(8, ge=1, le=1_000_000, description="sequences in a step, all ranks")
+    seed: int = Field(0, ge=0, lt=2**63, description="of the weights and the order of the data")
+
+
+class OptimizerConfig(Config):
+    """AdamW with a linear warm-up and a cosine decay."""
+
+    lr: float = Field(1e-3, gt=0, le=10, description="learning rate after the warm-up")
+    min_lr: float = Field(1e-4, ge=0, le=10, description="learning rate at the end")
+    warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up")
+    decay_steps: int = Field(0, ge=0, description="step at which min_lr is reached; 0: train.steps")
+    weight_decay: float = Field(0.1, ge=0, le=10, description="decoupled, on matrices only")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the gradient's mean")
+    beta2: float = Field(0.95, ge=0, lt=1, description="decay of its square's mean")
+    eps: float = Field(1e-8, gt=0, lt=1, description="added to the denominator")
+    grad_clip: float = Field(1.0, ge=0, description="largest global gradient norm; 0: no limit")
+
+    @model_validator(mode="after")
+    def _decays(self) -> Self:
+        if self.min_lr > self.lr:
+            raise ValueError("min_lr must not exceed lr")
+        return self
+
+
+class ParallelConfig(Config):
+    """How ranks share the model and the batch."""
+
+    tp: int = Field(1, ge=1, le=1024, description="tensor parallel: ranks that split each matrix")
+    dp: int = Field(1, ge=1, le=65536, description="data parallel: ranks that split the batch")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="what ranks compute on")
+    threads_per_rank: int = Field(1, ge=1, le=1024, description="CPU threads of a rank")
+    pin: bool = Field(True, description="give each rank cores of its own, if there are enough")
+
+    @property
+    def world_size(self) -> int:
+        """Ranks in all."""
+        return self.tp * self.dp
+
+
+class CheckpointConfig(Config):
+    """When checkpoints are written, and how many stay."""
+
+    every: int = Field(0, ge=0, description="steps between checkpoints; 0: only at the end")
+    keep: int = Field(2, ge=1, le=10_000, description="newest checkpoints that are kept")
+
+
+class RunConfig(Config):
+    """One training run."""
+
+    name: str = Field(
+        "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="begins the run's id"
+    )
+    notes: str = Field("", max_length=10_000, description="for people; stored with the run")
+    faults: list[str] = Field(
+        default_factory=list, description="injected, such as slow-rank:rank=1,steps=60-110"
+    )
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        tp, dp = self.parallel.tp, self.parallel.dp
+        for key, value in {
+            "model.n_heads": self.model.n_heads,
+            "model.n_kv_heads": self.model.n_kv_heads,
+            "model.vocab_size": self.model.vocab_size,
+            "model.intermediate_size": self.model.intermediate_size,
+        }.items():
+            _require_multiple(key, value, "parallel.tp", tp)
+        _require_multiple("train.batch_size", self.train.batch_size, "parallel.dp", dp)
+        if self.data.seq_len > self.model.max_seq_len:
+            raise ValueError(
+                f"data.seq_len ({self.data.seq_len}) must not exceed"
+                f" model.max_seq_len ({self.model.max_seq_len})"
+            )
+        return self
+
+    @property
+    def decay_steps(self) -> int:
+        """The step at which the learning rate reaches its end."""
+        return self.optimizer.decay_steps or self.train.steps
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that all ranks together learn from in a step."""
+        return self.train.batch_size * self.data.seq_len
+
+
+def _require_multiple(key: str, value: int, divisor_key: str, divisor: int) -> None:
+    if value % divisor:
+        raise ValueError(f"{key} ({value}) must be a multiple of {divisor_key} ({divisor})")

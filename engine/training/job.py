@@ -1,0 +1,79 @@
+"""What the launcher hands to its ranks: one file in the run directory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_JOB = "job.json"
+_RESULT = "result.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything a rank needs beside torchrun's environment.
+
+    Attributes:
+        run_id: the run that its records belong to.
+        config: a :class:`~engine.training.config.RunConfig` as data.
+        corpus: directory of the prepared corpus.
+        resume_from: directory of the checkpoint to go on from, or None.
+        cores: cores of each local rank; empty where ranks are not pinned.
+        unpinned: the reason for that, or "".
+    """
+
+    run_id: str
+    config: dict[str, Any]
+    corpus: str
+    resume_from: str | None
+    cores: tuple[tuple[int, ...], ...]
+    unpinned: str
+
+    def write(self, run: Path) -> None:
+        """Store it in the run directory."""
+        (run / _JOB).write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+
+    @classmethod
+    def read(cls, run: Path) -> Job:
+        """The job of a run directory."""
+        data = json.loads((run / _JOB).read_text(encoding="utf-8"))
+        cores = tuple(tuple(c) for c in data.pop("cores"))
+        return cls(**data, cores=cores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """What rank 0 reports when training is over.
+
+    Attributes:
+        checkpoint: the last one written, or None where the last save failed.
+        warnings: what went wrong without ending the run.
+    """
+
+    steps: int
+    loss: float
+    tokens_per_s: float | None
+    checkpoint: str | None
+    warnings: tuple[str, ...]
+
+    def write(self, run: Path) -> None:
+        """Store it in the run directory."""
+        (run / _RESULT).write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+
+    @classmethod
+    def read(cls, run: Path) -> JobResult | None:
+        """The result of a run directory, or None where rank 0 has not come to its end."""
+        try:
+            data = json.loads((run / _RESULT).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return cls(**{**data, "warnings": tuple(data["warnings"])})
+
+    @staticmethod
+    def clear(run: Path) -> None:
+        """Forget the result of an earlier attempt."""
+        (run / _RESULT).unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+"""The ranks of a run as a grid: data parallel by tensor parallel."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+
+from engine.devices import pick_device
+from engine.groups import Group
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from collectors.recorder import Recorder
+    from engine.groups import CurrentStep
+    from engine.training.config import ParallelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """One rank's place: its device, and its group along every axis."""
+
+    rank: int
+    device: torch.device
+    world: Group
+    tp: Group
+    dp: Group
+
+
+def coordinates(rank: int, parallel: ParallelConfig) -> dict[str, int]:
+    """Place of a rank in the grid; tensor-parallel peers have neighbouring ranks."""
+    return {"tp": rank % parallel.tp, "dp": rank // parallel.tp}
+
+
+@contextmanager
+def open_mesh(
+    parallel: ParallelConfig,
+    *,
+    rank: int = 0,
+    local_rank: int = 0,
+    recorder: Recorder,
+    current_step: CurrentStep,
+) -> Iterator[Mesh]:
+    """Meet the other ranks (found through torchrun's environment) and make the groups.
+
+    Gloo connects CPU ranks, NCCL GPU ranks; a single rank connects to nobody.
+    """
+    device = pick_device(parallel.device, local_rank, parallel.world_size)
+    tp, dp = parallel.tp, parallel.dp
+    members = {
+        "world": range(parallel.world_size),
+        "tp": range(rank // tp * tp, rank // tp * tp + tp),
+        "dp": range(rank % tp, parallel.world_size, tp),
+    }
+    process_groups: dict[str, dist.ProcessGroup] = {}
+    if parallel.world_size > 1:
+        _connect(device)
+        grid = init_device_mesh(device.type, (dp, tp), mesh_dim_names=("dp", "tp"))
+        process_groups = {axis: grid.get_group(axis) for axis in ("dp", "tp")}
+    groups = {
+        axis: Group(
+            axis=axis,
+            ranks=ranks,
+            global_rank=rank,
+            process_group=process_groups.get(axis),
+            recorder=recorder,
+            current_step=current_step,
+            synchronous=device.type == "cpu",
+        )
+        for axis, ranks in members.items()
+    }
+    yield Mesh(rank=rank, device=device, **groups)
+    if parallel.world_size > 1:  # not after an error: the peers may be gone
+        dist.destroy_process_group()
+
+
+def _connect(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")

@@ -1,0 +1,137 @@
+"""One rank, from its job to its result."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collectors.clock import host_name
+from collectors.errors import DataError
+from collectors.recorder import Identity, NullRecorder, open_recorder
+from collectors.settings import Settings
+from engine.faults.grammar import parse_fault
+from engine.faults.registry import FAULTS
+from engine.groups import CurrentStep
+from engine.models.initialization import initialize
+from engine.models.transformer import Transformer
+from engine.training.checkpoint import CheckpointStore, check, load_state
+from engine.training.corpus import open_corpus
+from engine.training.job import Job, JobResult
+from engine.training.loader import make_loader
+from engine.training.mesh import coordinates, open_mesh
+from engine.training.optimizer import Optimizer
+from engine.training.saver import Saver
+from engine.training.state import restore_state
+from engine.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from collectors.recorder import Recorder
+    from engine.training.config import RunConfig
+    from engine.training.corpus import Corpus
+    from engine.training.mesh import Mesh
+    from engine.training.trainer import StepHook, TrainingResult
+
+
+def train_rank(run: Path, job: Job, config: RunConfig) -> None:
+    """Do this rank's part of ``job`` (its place comes from torchrun's environment)."""
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    current_step = CurrentStep()
+    with (
+        closing(_open_recorder(run, job, config, rank)) as recorder,
+        open_mesh(
+            config.parallel,
+            rank=rank,
+            local_rank=local_rank,
+            recorder=recorder,
+            current_step=current_step,
+        ) as mesh,
+    ):
+        corpus = open_corpus(Path(job.corpus))
+        if corpus is None:
+            raise DataError("the prepared corpus is gone or damaged", where=job.corpus)
+        result, saver = _train(
+            run=run,
+            job=job,
+            config=config,
+            corpus=corpus,
+            mesh=mesh,
+            recorder=recorder,
+            current_step=current_step,
+        )
+        if rank == 0:
+            JobResult(
+                steps=result.steps,
+                loss=result.loss,
+                tokens_per_s=result.tokens_per_s,
+                checkpoint=str(saver.latest) if saver.latest else None,
+                warnings=tuple(saver.warnings),
+            ).write(run)
+
+
+def _open_recorder(run: Path, job: Job, config: RunConfig, rank: int) -> Recorder:
+    if not Settings.from_environment().record:
+        return NullRecorder()
+    identity = Identity(
+        run_id=job.run_id,
+        role="trainer",
+        rank=rank,
+        world_size=config.parallel.world_size,
+        host=host_name(),
+        coordinates=coordinates(rank, config.parallel),
+    )
+    return open_recorder(run / "spool", identity)
+
+
+def _train(
+    *,
+    run: Path,
+    job: Job,
+    config: RunConfig,
+    corpus: Corpus,
+    mesh: Mesh,
+    recorder: Recorder,
+    current_step: CurrentStep,
+) -> tuple[TrainingResult, Saver]:
+    model = Transformer(config.model, mesh.tp)
+    initialize(model, config.train.seed, mesh.tp)
+    model.to(mesh.device)
+    optimizer = Optimizer(model, config.optimizer, decay_steps=config.decay_steps, tp=mesh.tp)
+    first_step = 1
+    if job.resume_from:
+        checkpoint = Path(job.resume_from)
+        first_step = check(checkpoint).step + 1
+        _, state = load_state(checkpoint)
+        restore_state(state, model, optimizer, mesh.tp, step=first_step - 1)
+    saver = Saver(
+        store=CheckpointStore(run / "checkpoints", config.checkpoint.keep),
+        model=model,
+        optimizer=optimizer,
+        mesh=mesh,
+        corpus=corpus,
+        recorder=recorder,
+    )
+    trainer = Trainer(
+        config=config,
+        model=model,
+        optimizer=optimizer,
+        loader=make_loader(config, corpus, mesh.dp.rank),
+        mesh=mesh,
+        recorder=recorder,
+        current_step=current_step,
+        save=saver.save,
+        hooks=_injectors(job, config, mesh.rank, recorder),
+    )
+    return trainer.train(first_step), saver
+
+
+def _injectors(job: Job, config: RunConfig, rank: int, recorder: Recorder) -> list[StepHook]:
+    cores = job.cores[rank] if job.cores else ()
+    injectors = (
+        parse_fault(text, FAULTS).inject(
+            rank=rank, cores=cores, unpinned=job.unpinned, recorder=recorder
+        )
+        for text in config.faults
+    )
+    return [injector for injector in injectors if injector is not None]

@@ -1,0 +1,161 @@
+"""The training loop: one step after the other, each phase a recorded span."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from engine.models.loss import next_token_loss
+from engine.training.accounting import ProcessMeter
+from engine.training.optimizer import GradientBuckets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from collectors.recorder import Recorder
+    from engine.groups import CurrentStep
+    from engine.models.transformer import Transformer
+    from engine.training.config import RunConfig
+    from engine.training.loader import BatchLoader
+    from engine.training.mesh import Mesh
+    from engine.training.optimizer import Optimizer
+
+
+class StepHook(Protocol):
+    """Something that happens around steps, such as an injected fault."""
+
+    def on_step_begin(self, step: int) -> None:
+        """Called before ``step`` (from 1) begins."""
+
+    def on_step_end(self, step: int) -> None:
+        """Called after ``step`` has ended."""
+
+    def close(self) -> None:
+        """Called once, however training ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What training came to.
+
+    Attributes:
+        steps: the last step done.
+        loss: mean over that step's batch, nats per token.
+        tokens_per_s: over the steps of this process, checkpoints not counted; None without a step.
+    """
+
+    steps: int
+    loss: float
+    tokens_per_s: float | None
+
+
+class Trainer:
+    """Trains one rank's part of the model.
+
+    Args:
+        save: writes a checkpoint after the given step; called by every rank.
+        hooks: called around every step, in order.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        model: Transformer,
+        optimizer: Optimizer,
+        loader: BatchLoader,
+        mesh: Mesh,
+        recorder: Recorder,
+        current_step: CurrentStep,
+        save: Callable[[int], None],
+        hooks: Sequence[StepHook] = (),
+    ) -> None:
+        self._config = config
+        self._model = model
+        self._optimizer = optimizer
+        self._loader = loader
+        self._mesh = mesh
+        self._recorder = recorder
+        self._current_step = current_step
+        self._save = save
+        self._hooks = hooks
+        self._meter = ProcessMeter()
+        parameters = list(model.parameters())
+        self._buckets = GradientBuckets(parameters, mesh.dp) if mesh.dp.size > 1 else None
+
+    def train(self, first_step: int = 1) -> TrainingResult:
+        """Do steps ``first_step`` to ``train.steps``, saving as the configuration says."""
+        last_step, every = self._config.train.steps, self._config.checkpoint.every
+        loss, seconds = float("nan"), 0.0
+        try:
+            for step in range(first_step, last_step + 1):
+                start = time.perf_counter()
+                loss = self._step(step)
+                seconds += time.perf_counter() - start
+                if step == last_step or (every and step % every == 0):
+                    with self._recorder.span("checkpoint", step):
+                        self._save(step)
+                        self._mesh.world.barrier()
+        finally:
+            for hook in self._hooks:
+                hook.close()
+        steps = last_step - first_step + 1
+        rate = self._config.tokens_per_step * steps / seconds if seconds else None
+        return TrainingResult(steps=last_step, loss=loss, tokens_per_s=rate)
+
+    def _step(self, step: int) -> float:
+        self._current_step.number = step
+        for hook in self._hooks:
+            hook.on_step_begin(step)
+        span = self._recorder.span
+        with span("step", step):
+            with span("data", step):
+                tokens, targets = self._batch(step)
+            with span("forward", step):
+                loss = next_token_loss(self._model(tokens), targets, self._mesh.tp)
+            with span("backward", step):
+                self._zero_gradients()
+                loss.backward()  # type: ignore[no-untyped-call]
+            mean_loss = self._synchronize(loss, step)
+            with span("optimizer", step):
+                norm, rate = self._optimizer.step(step)
+            value = float(mean_loss)
+        self._sample(step, loss=value, grad_norm=norm, learning_rate=rate)
+        for hook in self._hooks:
+            hook.on_step_end(step)
+        return value
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        tokens, targets = self._loader.batch(step)
+        device = self._mesh.device
+        return torch.from_numpy(tokens).to(device), torch.from_numpy(targets).to(device)
+
+    def _zero_gradients(self) -> None:
+        if self._buckets is None:
+            self._optimizer.adamw.zero_grad()
+        else:
+            self._buckets.zero()
+
+    def _synchronize(self, loss: Tensor, step: int) -> Tensor:
+        """Average gradients and loss over the data-parallel group; gives the loss."""
+        if self._buckets is None:
+            return loss.detach()
+        with self._recorder.span("grad_sync", step):
+            self._buckets.average()
+            return self._mesh.dp.all_reduce(loss.detach().clone()) / self._mesh.dp.size
+
+    def _sample(self, step: int, **whole_run: float) -> None:
+        """Each rank records its own cost; what all ranks agree on is recorded once."""
+        usage = self._meter.read()
+        self._recorder.sample("cpu_time_s", usage.cpu_time_s, step)
+        if usage.run_queue_wait_s is not None:
+            self._recorder.sample("run_queue_wait_s", usage.run_queue_wait_s, step)
+        if self._mesh.rank == 0:
+            self._recorder.sample("tokens", self._config.tokens_per_step, step)
+            for name, value in whole_run.items():
+                self._recorder.sample(name, value, step)

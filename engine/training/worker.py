@@ -1,0 +1,52 @@
+"""The entry of a rank: ``python -P -m engine.training.worker RUN_DIR``, started by the launcher."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from engine.training.affinity import pin_process
+from engine.training.config import RunConfig
+from engine.training.failure import log_path
+from engine.training.job import Job
+
+
+def main() -> None:
+    """Settle on this rank's cores, then train; an error is left for the launcher to read."""
+    run = Path(sys.argv[1])
+    _log_to(log_path(run / "logs", int(os.environ["RANK"])))
+    job = Job.read(run)
+    config = RunConfig.model_validate(job.config)
+    _settle(job, config)
+
+    # Only now: torch sizes its thread pools, and starts threads, when it is imported.
+    import torch
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    from engine.training.error_report import ErrorReport
+    from engine.training.session import train_rank
+
+    torch.set_num_threads(config.parallel.threads_per_rank)
+    record(train_rank, ErrorReport())(run, job, config)
+
+
+def _log_to(log: Path) -> None:
+    """Send all output, also that of C++, to one file; an earlier attempt's lines stay."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(descriptor, stream.fileno())
+    os.close(descriptor)
+
+
+def _settle(job: Job, config: RunConfig) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(config.parallel.threads_per_rank)
+    # All ranks are on this host: gloo must not depend on what its name resolves to.
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+    if job.cores:
+        pin_process(job.cores[int(os.environ["LOCAL_RANK"])])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""``opsuite runs``: which runs there are, and how one went."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from opsuite.cli.output import narrate, print_data, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from collectors.run import RunDirectory
+    from collectors.store import Store
+
+runs = typer.Typer(no_args_is_help=True, help="List runs, and show one.")
+
+_LIST = """
+    SELECT run_id, kind, status, started_ns AS started, duration_s, world_size, steps, loss
+    FROM runs ORDER BY started_ns DESC
+"""
+_FACTS = "SELECT steps, dropped, damaged FROM runs WHERE run_id = ?"
+_LEARNING = """
+    SELECT sum(tokens) / sum(duration_s) FILTER (tokens IS NOT NULL) AS tokens_per_s,
+           arg_min(loss, step) AS first_loss, arg_max(loss, step) AS last_loss
+    FROM steps WHERE run_id = ?
+"""
+_RANKS = "SELECT rank, host, pid FROM ranks WHERE run_id = ? ORDER BY rank"
+_PHASES = """
+    SELECT phase, rank, median(duration_s), median(own_s), median(blocked_s)
+    FROM phases WHERE run_id = ? GROUP BY phase, rank ORDER BY min(start_ns), phase, rank
+"""
+_PHASE_COLUMNS = ("phase", "rank", "duration_s", "own_s", "blocked_s")
+
+
+@runs.command("list")
+def list_all(
+    json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> None:
+    """List all runs, the newest first."""
+    from collectors.settings import Settings
+    from collectors.store import Store
+    from tui.table import render_table
+
+    with Store.open(Settings.from_environment().home) as store:
+        table = store.query(_LIST)
+    listed = [_listed(dict(zip(table.columns, row, strict=True))) for row in table.rows]
+    if not listed:
+        narrate("there are no runs yet: start one with `opsuite launch`")
+    if json:
+        print_json([row | {"started": row["started"].isoformat()} for row in listed])
+    else:
+        print_data(render_table(table.columns, [list(row.values()) for row in listed]))
+
+
+@runs.command("show")
+def show(
+    run: Annotated[str, typer.Argument(help="Run id, its beginning, or `last`.")] = "last",
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show how a run was started, how far it came, and where its time goes."""
+    from collectors.run import RunDirectory
+    from collectors.settings import Settings
+    from collectors.store import Store
+
+    home = Settings.from_environment().home
+    directory = RunDirectory.open(home, run)
+    with Store.open(home) as store:
+        summary = _summary(directory, store)
+    if json:
+        print_json(summary)
+    else:
+        print_data(_render(summary))
+
+
+def _listed(row: dict[str, Any]) -> dict[str, Any]:
+    started_ns = row["started"]
+    if row["status"] == "running":
+        row["duration_s"] = (time.time_ns() - started_ns) / 1e9
+    return row | {"started": _local(started_ns), "loss": _finite(row["loss"])}
+
+
+def _local(wall_ns: int) -> datetime:
+    return datetime.fromtimestamp(wall_ns // 10**9, tz=UTC).astimezone()
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _summary(directory: RunDirectory, store: Store) -> dict[str, Any]:
+    manifest = directory.manifest
+    parameters = [directory.run_id]
+    [(steps, dropped, damaged)] = store.rows(_FACTS, parameters)
+    [(tokens_per_s, first_loss, last_loss)] = store.rows(_LEARNING, parameters)
+    ended_ns = time.time_ns() if manifest.status == "running" else manifest.ended_ns
+    return {
+        "run_id": manifest.run_id,
+        "kind": manifest.kind,
+        "status": manifest.status,
+        "exit_code": manifest.exit_code,
+        "command": manifest.command,
+        "git_commit": manifest.git_commit,
+        "version": manifest.version,
+        "notes": manifest.notes,
+        "started_ns": manifest.started_ns,
+        "duration_s": None if ended_ns is None else (ended_ns - manifest.started_ns) / 1e9,
+        "world_size": manifest.world_size,
+        "steps": steps,
+        "tokens_per_s": tokens_per_s,
+        "loss": {"first": _finite(first_loss), "last": _finite(last_loss)},
+        "dropped": dropped,
+        "damaged": damaged,
+        "ranks": _dictionaries(("rank", "host", "pid"), store.rows(_RANKS, parameters)),
+        "phases": _dictionaries(_PHASE_COLUMNS, store.rows(_PHASES, parameters)),
+        "config": manifest.config,
+        "directory": str(directory.path),
+        "logs": _entries(directory.logs),
+        "checkpoints": _entries(directory.checkpoints),
+    }
+
+
+def _dictionaries(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _entries(directory: Path) -> list[str]:
+    return sorted(str(path) for path in directory.iterdir()) if directory.is_dir() else []
+
+
+_SHOWN = ("status", "exit_code", "git_commit", "version", "notes", "world_size", "steps")
+
+
+def _render(summary: dict[str, Any]) -> str:
+    """The summary for people: facts, configuration, phases, files."""
+    from collectors.toml import toml_document
+    from tui.table import format_cell, render_table
+
+    loss = summary["loss"]
+    facts = [("run", summary["run_id"]), ("command", shlex.join(summary["command"]))]
+    facts += [(name, format_cell(summary[name])) for name in _SHOWN if summary[name] != ""]
+    facts += [
+        ("started", format_cell(_local(summary["started_ns"]))),
+        ("duration_s", format_cell(summary["duration_s"])),
+        ("tokens_per_s", format_cell(summary["tokens_per_s"])),
+        ("loss", f"{format_cell(loss['first'])} -> {format_cell(loss['last'])}"),
+    ]
+    facts += [(name, str(summary[name])) for name in ("dropped", "damaged") if summary[name]]
+    parts = ["\n".join(f"{name:<13}{value}" for name, value in facts)]
+    if summary["config"]:
+        parts.append(f"configuration\n{_indented(toml_document(summary['config']))}")
+    if summary["phases"]:
+        rows = [list(phase.values()) for phase in summary["phases"]]
+        table = render_table(_PHASE_COLUMNS, rows).rstrip()
+        parts.append(f"median of each phase, seconds\n{_indented(table)}")
+    files = [summary["directory"], *summary["logs"], *summary["checkpoints"]]
+    parts.append("files\n" + _indented("\n".join(files)))
+    return "\n\n".join(parts)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}".rstrip() for line in text.strip().splitlines())

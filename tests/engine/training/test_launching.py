@@ -1,0 +1,265 @@
+"""Real runs of real ranks: the same losses on every mesh, bitwise resumes, and how runs end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the engine extra")
+
+from collectors.record import Kind, kinds, name_ids  # noqa: E402
+from collectors.run import RunDirectory  # noqa: E402
+from collectors.spool import SpoolReader  # noqa: E402
+from engine.training import launcher  # noqa: E402
+from engine.training.config import RunConfig  # noqa: E402
+from engine.training.failure import Finished  # noqa: E402
+from engine.training.job import Job  # noqa: E402
+from engine.training.launcher import LaunchResult, launch  # noqa: E402
+from engine.training.session import train_rank  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+STEPS = 20
+SHARDS = {"tp": 2, "dp": 1}
+REPLICAS = {"tp": 1, "dp": 2}
+ALONE = {"tp": 1, "dp": 1}
+
+
+def records(run: RunDirectory, kind: Kind) -> list[tuple[int, str, int, float]]:
+    """(rank, name, step, value) of everything recorded of a kind."""
+    found = []
+    for batch in SpoolReader(run.spool).poll():
+        names = name_ids(batch.records)
+        for at in (kinds(batch.records) == kind).nonzero()[0]:
+            record = batch.records[at]
+            name = batch.names[int(names[at])]
+            assert batch.identity is not None
+            rank = batch.identity.rank
+            assert rank is not None
+            found.append((rank, name, int(record["step"]), float(record["value"])))
+    return found
+
+
+def losses(run: RunDirectory) -> dict[int, float]:
+    samples = records(run, Kind.SAMPLE)
+    return {step: value for _, name, step, value in samples if name == "loss"}
+
+
+def run_here(run: RunDirectory, _: int) -> Finished:
+    """A single rank needs no process of its own, and torch is imported here already."""
+    job = Job.read(run.path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RANK", "0")
+        patch.setenv("LOCAL_RANK", "0")
+        train_rank(run.path, job, RunConfig.model_validate(job.config))
+    return Finished()
+
+
+class Runner:
+    """Launches tiny runs under one home, hearing what is narrated."""
+
+    def __init__(self, home: Path, tiny_run: Any) -> None:
+        self._home = home
+        self._tiny_run = tiny_run
+        self.heard: list[str] = []
+
+    def __call__(self, resume: RunDirectory | None = None, **sections: Any) -> LaunchResult:
+        sections.setdefault("checkpoint", {"every": 10, "keep": 4})
+        config = self._tiny_run(**sections)
+        with pytest.MonkeyPatch.context() as patch:
+            if config.parallel.world_size == 1:
+                patch.setattr(launcher, "run_ranks", run_here)
+            return launch(
+                config,
+                home=self._home,
+                command=["a", "test"],
+                narrate=self.heard.append,
+                resume=resume,
+            )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As many as the ranks have: the order of sums, and so the last bits, depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_run: Any) -> Runner:
+    return Runner(tmp_path_factory.mktemp("home"), tiny_run)
+
+
+@pytest.fixture(scope="module")
+def straight(run: Runner) -> dict[str, LaunchResult]:
+    """20 steps without a break, on every mesh."""
+    meshes = {"alone": ALONE, "shards": SHARDS, "replicas": REPLICAS}
+    return {name: run(parallel=mesh) for name, mesh in meshes.items()}
+
+
+def test_every_mesh_learns_the_same(straight: dict[str, LaunchResult]) -> None:
+    assert [result.status for result in straight.values()] == ["finished"] * 3
+    alone = losses(straight["alone"].run)
+    assert list(alone) == list(range(1, STEPS + 1))
+    assert alone[STEPS] < alone[1] - 0.5
+    for mesh in ("shards", "replicas"):
+        others = losses(straight[mesh].run)
+        assert others.keys() == alone.keys()
+        assert max(abs(others[step] - alone[step]) for step in alone) <= 1e-4
+
+
+def test_a_step_is_recorded_in_its_parts(straight: dict[str, LaunchResult]) -> None:
+    phases = {"step", "data", "forward", "backward", "optimizer"}
+    for mesh, extra in (("alone", set()), ("shards", set()), ("replicas", {"grad_sync"})):
+        spans = records(straight[mesh].run, Kind.SPAN)
+        ranks = {0} if mesh == "alone" else {0, 1}
+        for rank in ranks:
+            found = {(name, step) for r, name, step, _ in spans if r == rank}
+            expected = {(p, s) for p in phases | extra for s in range(1, STEPS + 1)}
+            assert found - expected == {("checkpoint", 10), ("checkpoint", 20)}
+            assert expected <= found
+        costs = {r for r, name, *_ in records(straight[mesh].run, Kind.SAMPLE) if "cpu" in name}
+        assert costs == ranks
+    assert not records(straight["alone"].run, Kind.COLLECTIVE)
+
+
+@pytest.mark.parametrize(("name", "mesh"), [("alone", ALONE), ("shards", SHARDS)])
+def test_a_resume_is_bitwise(
+    name: str,
+    mesh: dict[str, int],
+    run: Runner,
+    straight: dict[str, LaunchResult],
+    tmp_path: Path,
+) -> None:
+    whole = straight[name].run
+    half = tmp_path / "runs" / whole.run_id
+    shutil.copytree(whole.path, half)
+    shutil.rmtree(half / "checkpoints" / "step-000020")
+    shutil.rmtree(half / "spool")
+    rest = run(parallel=mesh, resume=RunDirectory.load(half))
+    assert rest.status == "finished"
+    expected = losses(whole)
+    assert losses(rest.run) == {step: expected[step] for step in range(11, STEPS + 1)}
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        ours = half / "checkpoints" / "step-000020" / file
+        theirs = whole.checkpoints / "step-000020" / file
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    run: Runner, straight: dict[str, LaunchResult]
+) -> None:
+    before = straight["shards"].run
+    weights = before.checkpoints / "step-000020" / "model.safetensors"
+    intact = weights.read_bytes()
+    weights.write_bytes(intact[:-1])
+    result = run(parallel=ALONE, resume=RunDirectory.load(before.path))  # on another mesh, too
+    assert result.status == "finished"
+    assert any("damaged" in line and str(weights) in line for line in run.heard)
+    assert any("resuming after step 10" in line for line in run.heard)
+
+
+def test_a_run_that_cannot_save_ends_and_says_so(
+    tmp_path: Path, tiny_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_room(run: RunDirectory, _: int) -> Finished:
+        run.checkpoints.rmdir()
+        run.checkpoints.write_text("not a directory")
+        return run_here(run, 1)
+
+    monkeypatch.setattr(launcher, "run_ranks", without_room)
+    result = launch(
+        tiny_run(checkpoint={"every": 10}),
+        home=tmp_path,
+        command=["a", "test"],
+        narrate=lambda _: None,
+    )
+    assert (result.status, result.exit_code) == ("failed", 1)
+    assert "not saved" in result.problem
+    assert len(losses(result.run)) == STEPS  # the first failed save was a warning
+    assert result.training is not None
+    assert len(result.training.warnings) == 2
+
+
+def during(result: Callable[[], LaunchResult], home: Path, act: Callable[[Path], None]) -> Any:
+    """Run, and ``act`` on the newest run directory once its ranks have begun to step."""
+
+    def wait_and_act() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for path in sorted((home / "runs").glob("*/checkpoints/step-*"))[:1]:
+                act(path.parents[1])
+                return
+            time.sleep(0.05)
+
+    actor = threading.Thread(target=wait_and_act)
+    actor.start()
+    try:
+        return result()
+    finally:
+        actor.join()
+
+
+def rank_processes(run: Path) -> dict[int, int]:
+    """Process of each rank of the run, by rank."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+            if b"engine.training.worker" in words and str(run).encode() in words:
+                environment = (path.parent / "environ").read_bytes().split(b"\0")
+                rank = next(e for e in environment if e.startswith(b"RANK="))
+                found[int(rank.removeprefix(b"RANK="))] = int(path.parent.name)
+        except OSError:
+            continue  # it ended while we looked
+    return found
+
+
+ENDLESS: dict[str, Any] = {
+    "parallel": SHARDS,
+    "train": {"steps": 100_000},
+    "checkpoint": {"every": 5},
+}
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds ranks through /proc")
+def test_a_killed_rank_is_named(tmp_path: Path, tiny_run: Any) -> None:
+    run = Runner(tmp_path, tiny_run)
+    killed: list[Path] = []
+
+    def kill_rank_1(path: Path) -> None:
+        killed.append(path)
+        os.kill(rank_processes(path)[1], signal.SIGKILL)
+
+    result = during(lambda: run(**ENDLESS), tmp_path, kill_rank_1)
+    assert (result.status, result.exit_code) == ("failed", 1)
+    assert result.failure is not None
+    assert (result.failure.rank, result.failure.signal) == (1, "SIGKILL")
+    assert "rank 1" in result.problem
+    assert str(result.run.logs / "rank1.log") in result.problem
+    assert rank_processes(killed[0]) == {}
+    assert RunDirectory.load(result.run.path).manifest.status == "failed"
+    recorded = {rank for rank, name, step, _ in records(result.run, Kind.SPAN) if step >= 5}
+    assert recorded == {0, 1}
+
+
+def test_a_signal_stops_all_ranks(tmp_path: Path, tiny_run: Any) -> None:
+    number = signal.SIGTERM
+    before = signal.getsignal(number)
+    run = Runner(tmp_path, tiny_run)
+    result = during(lambda: run(**ENDLESS), tmp_path, lambda _: os.kill(os.getpid(), number))
+    assert (result.status, result.exit_code) == ("interrupted", 130)
+    assert number.name in result.problem
+    assert rank_processes(result.run.path) == {}
+    assert RunDirectory.load(result.run.path).manifest.status == "interrupted"
+    assert signal.getsignal(number) == before

@@ -1,0 +1,77 @@
+"""The schedule's shape, and one gradient norm however parameters are grouped."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the engine extra")
+
+from collectors.recorder import NullRecorder  # noqa: E402
+from engine.groups import CurrentStep, Group  # noqa: E402
+from engine.training.config import OptimizerConfig  # noqa: E402
+from engine.training.optimizer import GradientBuckets, Optimizer, learning_rate  # noqa: E402
+
+ALONE = Group(
+    axis="tp",
+    ranks=[0],
+    global_rank=0,
+    process_group=None,
+    recorder=NullRecorder(),
+    current_step=CurrentStep(),
+)
+
+
+def test_the_rate_rises_and_falls_to_its_end() -> None:
+    config = OptimizerConfig(lr=1.0, min_lr=0.1, warmup_steps=10)
+    rates = [learning_rate(step, config, 100) for step in range(1, 121)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == pytest.approx(1.0)
+    assert max(rates) == rates[9]
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[54] == pytest.approx(0.55, abs=1e-9)  # the cosine's middle
+    assert rates[99:] == [pytest.approx(0.1)] * 21
+
+
+def test_gradients_are_limited_and_vectors_do_not_decay() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(8, 8)
+    reference = torch.nn.Linear(8, 8)
+    reference.load_state_dict(model.state_dict())
+    config = OptimizerConfig(lr=0.1, min_lr=0.1, warmup_steps=0, weight_decay=0.5, grad_clip=0.01)
+    x = torch.randn(4, 8)
+    ours = Optimizer(model, config, decay_steps=1, tp=ALONE)
+    model(x).sum().backward()
+    norm, rate = ours.step(1)
+
+    reference(x).sum().backward()
+    expected = torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.01)
+    torch.optim.AdamW(
+        [
+            {"params": [reference.weight], "weight_decay": 0.5},
+            {"params": [reference.bias], "weight_decay": 0.0},
+        ],
+        lr=0.1,
+        betas=(0.9, 0.95),
+    ).step()
+    assert norm == pytest.approx(float(expected), rel=1e-6)
+    assert rate == 0.1
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, reference.get_parameter(name))
+
+
+def test_buckets_hold_the_gradients() -> None:
+    model = torch.nn.Sequential(*(torch.nn.Linear(700, 700) for _ in range(6)))
+    buckets = GradientBuckets(list(model.parameters()), ALONE)
+    plain = [p.detach().clone().requires_grad_() for p in model.parameters()]
+    x = torch.randn(2, 700)
+    for _ in range(2):  # the second pass proves that the first left nothing behind
+        buckets.zero()
+        model(x).square().sum().backward()
+    buckets.average()
+    out = x
+    for weight, bias in zip(plain[::2], plain[1::2], strict=True):
+        out = torch.nn.functional.linear(out, weight, bias)
+    out.square().sum().backward()
+    for ours, expected in zip(model.parameters(), plain, strict=True):
+        torch.testing.assert_close(ours.grad, expected.grad)

@@ -1,0 +1,64 @@
+"""The one way to show a table."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from datetime import datetime
+from io import StringIO
+from numbers import Number
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MISSING = "n/a"
+_WIDE = 10_000
+
+
+def render_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int | None = None
+) -> str:
+    """Plain text, numbers to the right; a missing value is "n/a".
+
+    ``width`` is the terminal's where stdout is one, and unlimited elsewhere; what does not fit is
+    folded, never cut.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for index, name in enumerate(columns):
+        values = [row[index] for row in rows if row[index] is not None]
+        numeric = bool(values) and all(isinstance(value, Number) for value in values)
+        justify = "right" if numeric else "left"
+        table.add_column(Text(name), justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        table.add_row(*(Text(format_cell(value)) for value in row))
+    text = StringIO()
+    Console(file=text, width=width or _terminal_width(), color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def format_cell(value: Any) -> str:  # noqa: ANN401 - any value
+    """A value as people read it: six significant digits, times to the second."""
+    if value is None:
+        return MISSING
+    if isinstance(value, float):
+        return _format_float(value)
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    return str(value)
+
+
+def _format_float(value: float) -> str:
+    if not math.isfinite(value) or value == 0:
+        return str(value)
+    return f"{value:.6g}"
+
+
+def _terminal_width() -> int:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE
