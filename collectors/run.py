@@ -15,13 +15,14 @@ import secrets
 import shutil
 import subprocess
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from collectors.atomic import write_atomically
-from collectors.clock import boot_id, host_name, process_lives
+from collectors.clock import boot_id, host_name
 from collectors.errors import DataError, StorageError, Unreachable, UsageError
+from collectors.manifest import ENDED, Manifest, read_manifest
 from collectors.redaction import redact, redact_command
 from collectors.toml import toml_document
 
@@ -30,42 +31,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("opsuite")
 _MANIFEST = "run.json"
-ENDED = ("finished", "failed", "interrupted")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What a run is and how it ended.
-
-    Attributes:
-        run_id: name, date, time and four random digits.
-        kind: "training" or "serving".
-        command, config: as given, without secrets.
-        git_commit: of the directory it was started in; None outside of a repository.
-        version: of opsuite.
-        host, pid, boot_id: the process that owns the run.
-        started_ns, ended_ns: wall clock.
-        status: "running", "finished", "failed" or "interrupted"; "lost" where the owner is gone
-            without having said how it ended.
-        exit_code: None until it ended.
-    """
-
-    run_id: str
-    name: str
-    kind: str
-    command: list[str]
-    config: dict[str, Any]
-    git_commit: str | None
-    version: str
-    host: str
-    pid: int
-    boot_id: str
-    world_size: int
-    started_ns: int
-    ended_ns: int | None
-    status: str
-    exit_code: int | None
-    notes: str
 
 
 class RunDirectory:
@@ -143,23 +108,29 @@ class RunDirectory:
         return run
 
     @classmethod
-    def open(cls, home: Path, reference: str) -> RunDirectory:
+    def open(cls, home: Path, reference: str, *, kind: str | None = None) -> RunDirectory:
         """Find a run by its id, by an unambiguous beginning of it, or by "last".
+
+        Args:
+            kind: what the run must be, "training" or "serving"; "last" is the last of these.
 
         Raises:
             Unreachable: there is no such run.
-            UsageError: several begin so.
+            UsageError: several begin so, or it is of another kind.
             DataError: its manifest is corrupt.
         """
         names = _run_names(home)
         if reference == "last" and names:
-            found = [run.path.name for run in list_runs(home)[:1]]
+            runs = (run for run in list_runs(home) if kind in (None, run.manifest.kind))
+            found = [run.path.name for run in runs][:1]
         else:
             exact = [name for name in names if name == reference]
             found = exact or [name for name in names if reference and name.startswith(reference)]
         if not found:
             raise Unreachable(
-                f"there is no run {reference!r}", where=str(home / "runs"), remedy=_known(names)
+                f"there is no {kind or ''} run {reference!r}".replace("  ", " "),
+                where=str(home / "runs"),
+                remedy=_known(names),
             )
         if len(found) > 1:
             raise UsageError(
@@ -167,12 +138,19 @@ class RunDirectory:
                 where=str(home / "runs"),
                 remedy=f"give one of them: {', '.join(sorted(found)[:8])}",
             )
-        return cls.load(home / "runs" / found[0])
+        run = cls.load(home / "runs" / found[0])
+        if kind not in (None, run.manifest.kind):
+            raise UsageError(
+                f"{run.run_id} is a {run.manifest.kind} run, and this needs a {kind} run",
+                where=str(run.path),
+                remedy="see `opsuite runs list`",
+            )
+        return run
 
     @classmethod
     def load(cls, path: Path) -> RunDirectory:
         """Read the run at ``path``; DataError where its manifest cannot be used."""
-        return cls(path, _with_fate(_read_manifest(path / _MANIFEST)))
+        return cls(path, read_manifest(path / _MANIFEST))
 
     def finish(self, status: str, exit_code: int) -> None:
         """Say how the run ended: "finished", "failed" or "interrupted".
@@ -266,49 +244,6 @@ def _new_id(name: str, started_ns: int) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].rstrip("-") or "run"
     moment = time.strftime("%Y%m%d-%H%M%S", time.localtime(started_ns / 1e9))
     return f"{slug}-{moment}-{secrets.token_hex(2)}"
-
-
-def _read_manifest(path: Path) -> Manifest:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"no manifest: {error.strerror}", where=str(path)) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"a corrupt manifest: {error}", where=str(path)) from error
-    wrong = _wrong_field(data) if isinstance(data, dict) else "no table"
-    if wrong or data["run_id"] != path.parent.name:
-        raise DataError(
-            f"a corrupt manifest: {wrong or 'the run_id is not the directory’s name'}",
-            where=str(path),
-            remedy="move the run's directory away, or repair the file",
-        )
-    return Manifest(**{field.name: data[field.name] for field in fields(Manifest)})
-
-
-_OPTIONAL = {"git_commit": str, "ended_ns": int, "exit_code": int}
-_TYPES = {"command": list, "config": dict} | dict.fromkeys(("pid", "world_size", "started_ns"), int)
-
-
-def _wrong_field(data: dict[str, Any]) -> str:
-    """Which field of a manifest is missing or of the wrong type; "" = none."""
-    for name in (field.name for field in fields(Manifest)):
-        if name not in data:
-            return f"{name} is missing"
-        if data[name] is None and name in _OPTIONAL:
-            continue
-        if type(data[name]) is not (_OPTIONAL | _TYPES).get(name, str):
-            return f"{name} is of the wrong type"
-    return ""
-
-
-def _with_fate(manifest: Manifest) -> Manifest:
-    """A run that says it is running, and whose owner on this host is gone, is lost."""
-    if manifest.status != "running" or manifest.host != host_name():
-        return manifest
-    same_boot = manifest.boot_id == boot_id()
-    if same_boot and process_lives(manifest.pid, since_ns=manifest.started_ns):
-        return manifest
-    return replace(manifest, status="lost")
 
 
 def _git_commit() -> str | None:

@@ -34,7 +34,7 @@ def resolve_model(home: Path, reference: str) -> ModelReference:
     if path.exists() or _is_a_path(reference):
         return ModelReference(directory=path, name=path.resolve().name)
     try:
-        run = RunDirectory.open(home, reference)
+        run = RunDirectory.open(home, reference, kind="training")
     except Unreachable as error:
         raise UsageError(
             f"{reference!r} is neither a directory nor a run",

@@ -41,7 +41,8 @@ _INSERTS = {
         SELECT process, n.text, g.text, group_size, sequence, value::BIGINT, step, start_ns, end_ns
         FROM frame JOIN texts AS n ON n.code = name JOIN texts AS g ON g.code = "group" """,
     Kind.SAMPLE: """
-        INSERT INTO raw.sample SELECT process, n.text, step, start_ns, value
+        INSERT INTO raw.sample
+        SELECT process, n.text, step, start_ns, CASE WHEN is_nan THEN 'nan' ELSE value END
         FROM frame JOIN texts AS n ON n.code = name""",
     Kind.EVENT: """
         INSERT INTO raw.event SELECT process, n.text, step, start_ns, value, a.text
@@ -122,6 +123,7 @@ class _Ingestion:
                 "step": records["step"],
                 "sequence": records["sequence"],
                 "value": records["value"],
+                "is_nan": np.isnan(records["value"]),  # DuckDB takes NumPy's NaN for NULL
                 "group_size": records["group_size"],
             }
         )

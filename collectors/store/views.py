@@ -180,7 +180,7 @@ SAMPLES = View(
 
 _EVENT = """
     SELECT run_id, rank, host, raw.event.name, nullif(subject, -1) AS subject, at_ns,
-           CASE WHEN NOT isnan(value) THEN value END AS value, attributes
+           value, attributes
     FROM raw.event JOIN raw.process USING (process)
 """
 
@@ -209,8 +209,7 @@ REQUESTS = View(
                min(at_ns) FILTER (name = 'request.scheduled') AS scheduled_ns,
                min(at_ns) FILTER (name = 'request.first_token') AS first_token_ns,
                max(at_ns) FILTER (name = 'request.finished') AS finished_ns,
-               any_value(value) FILTER (name = 'request.finished' AND NOT isnan(value))::BIGINT
-                   AS output_tokens,
+               any_value(value) FILTER (name = 'request.finished')::BIGINT AS output_tokens,
                any_value(attributes ->> 'reason') FILTER (name = 'request.finished') AS reason
         FROM raw.event WHERE starts_with(name, 'request.') AND subject >= 0
         GROUP BY process, subject

@@ -6,6 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from collectors.atomic import write_atomically
+from collectors.errors import StorageError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -34,8 +37,8 @@ class Job:
     unpinned: str
 
     def write(self, run: Path) -> None:
-        """Store it in the run directory."""
-        (run / _JOB).write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+        """Store it in the run directory; StorageError where the disk refuses."""
+        _write(run / _JOB, asdict(self))
 
     @classmethod
     def read(cls, run: Path) -> Job:
@@ -61,8 +64,8 @@ class JobResult:
     warnings: tuple[str, ...]
 
     def write(self, run: Path) -> None:
-        """Store it in the run directory."""
-        (run / _RESULT).write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+        """Store it in the run directory; StorageError where the disk refuses."""
+        _write(run / _RESULT, asdict(self))
 
     @classmethod
     def read(cls, run: Path) -> JobResult | None:
@@ -77,3 +80,10 @@ class JobResult:
     def clear(run: Path) -> None:
         """Forget the result of an earlier attempt."""
         (run / _RESULT).unlink(missing_ok=True)
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    try:
+        write_atomically(path, json.dumps(data, indent=2))
+    except OSError as error:
+        raise StorageError.from_os_error(error, f"writing {path.name}") from error

@@ -86,6 +86,26 @@ def launch(
     make_loader(config, corpus)  # raises where the data does not fill a batch
     _check_devices(config)
     run = _begin(config, home, command, resume)
+    result = LaunchResult(run=run, status=FAILED, training=None, problem="the launcher failed")
+    try:
+        _hand_over(run, config, corpus, start, plan)
+        narrate(f"run {run.run_id}: {config.parallel.world_size} rank(s), logs in {run.logs}")
+        with watch(run):
+            outcome = run_ranks(run, config.parallel.world_size)
+        result = _conclude(run, outcome)
+    finally:
+        run.finish(result.status, result.exit_code)
+    return result
+
+
+def _hand_over(
+    run: RunDirectory,
+    config: RunConfig,
+    corpus: Corpus,
+    start: Checkpoint | None,
+    plan: AffinityPlan,
+) -> None:
+    """Leave in the run directory what its ranks will read."""
     JobResult.clear(run.path)
     Job(
         run_id=run.run_id,
@@ -95,15 +115,6 @@ def launch(
         cores=plan.cores,
         unpinned=plan.reason,
     ).write(run.path)
-    narrate(f"run {run.run_id}: {config.parallel.world_size} rank(s), logs in {run.logs}")
-    result = LaunchResult(run=run, status=FAILED, training=None, problem="the launcher failed")
-    try:
-        with watch(run):
-            outcome = run_ranks(run, config.parallel.world_size)
-        result = _conclude(run, outcome)
-    finally:
-        run.finish(result.status, result.exit_code)
-    return result
 
 
 def run_ranks(run: RunDirectory, world_size: int) -> Finished | Interrupted | RankFailure:
@@ -134,6 +145,8 @@ def _plan(config: RunConfig, narrate: Callable[[str], None]) -> AffinityPlan:
         threads=config.parallel.threads_per_rank,
         pin=config.parallel.pin,
     )
+    if config.parallel.pin and plan.reason:
+        narrate(f"ranks share the cores: {plan.reason}")
     for text in config.faults:
         if reason := parse_fault(text, FAULTS).unavailable(unpinned=plan.reason):
             narrate(f"fault skipped: {text}: {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from collectors.errors import StorageError
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from engine.training.corpus import Corpus
     from engine.training.mesh import Mesh
     from engine.training.optimizer import Optimizer
+
+_log = logging.getLogger("opsuite")
 
 
 class Saver:
@@ -63,6 +66,7 @@ class Saver:
         except StorageError as error:
             self.latest = None
             self.warnings.append(f"checkpoint after step {step} failed: {error}")
+            _log.warning("%s", self.warnings[-1])
             self._recorder.event(
                 "checkpoint.failed", subject=step, attributes={"error": str(error)}
             )

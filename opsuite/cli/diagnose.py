@@ -11,7 +11,7 @@ from opsuite.cli.output import print_data, print_json
 
 
 def diagnose(
-    run: Annotated[str, typer.Argument(help="Run id, its beginning, or `last`.")] = "last",
+    run: Annotated[str, typer.Argument(help="Training run: its id, the id's beginning, or `last`.")] = "last",
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Compare every rank with its peers and its own past; name who is slow, and why.
@@ -25,7 +25,7 @@ def diagnose(
     from tui.findings import render_diagnosis
 
     home = Settings.from_environment().home
-    run_id = RunDirectory.open(home, run).run_id
+    run_id = RunDirectory.open(home, run, kind="training").run_id
     with Store.open(home) as store:
         diagnosis = examine(store, run_id)
     if json:

@@ -81,7 +81,7 @@ def _find_run(home: Path, reference: str, config: Path | None) -> RunDirectory:
             where=str(config),
             remedy="leave the file out; change single values with --set",
         )
-    return RunDirectory.open(home, reference)
+    return RunDirectory.open(home, reference, kind="training")
 
 
 def _layers(

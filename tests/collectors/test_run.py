@@ -188,3 +188,14 @@ def test_the_commit_of_the_directory_is_noted(
     assert len(commit) == 40
     monkeypatch.setenv("PATH", str(tmp_path))
     assert create(home).manifest.git_commit is None
+
+
+def test_last_of_a_kind_passes_over_the_others(home: Path) -> None:
+    trained = create(home)
+    served = RunDirectory.create(
+        home, name="server", kind="serving", command=[], config={}, world_size=1
+    )
+    assert RunDirectory.open(home, "last").run_id == served.run_id
+    assert RunDirectory.open(home, "last", kind="training").run_id == trained.run_id
+    with pytest.raises(UsageError, match="serving run"):
+        RunDirectory.open(home, served.run_id, kind="training")

@@ -89,7 +89,7 @@ def test_blocked_is_null_where_the_group_was_not_fully_seen(
     phase(mine, "forward", 0, 20)
     reduce(mine, 5, 15, **({"group_size": 3} if changes == {"group_size": 3} else {}))
     reduce(other, 12, 15, **changes)
-    expected = [("forward", 0, 20.0, 10.0, None, None)]
+    expected: list[tuple[Any, ...]] = [("forward", 0, 20.0, 10.0, None, None)]
     if changes == {"group_size": 0}:
         expected = [("forward", 0, 20.0, 10.0, 7.0, 3.0)]  # mine knows its size: both were seen
     assert phases_of(home) == expected

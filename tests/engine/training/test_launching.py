@@ -133,6 +133,25 @@ def test_a_step_is_recorded_in_its_parts(straight: dict[str, LaunchResult]) -> N
     assert not records(straight["alone"].run, Kind.COLLECTIVE)
 
 
+@pytest.mark.parametrize(("mesh", "group"), [("shards", "tp[0,1]"), ("replicas", "dp[0,1]")])
+def test_both_ranks_record_the_same_collectives(
+    mesh: str, group: str, straight: dict[str, LaunchResult]
+) -> None:
+    seen: dict[int, list[tuple[str, int, int, float]]] = {}
+    for batch in SpoolReader(straight[mesh].run.spool).poll():
+        assert batch.identity is not None
+        here = batch.records[kinds(batch.records) == Kind.COLLECTIVE]
+        here = here[[batch.names[int(g)] == group for g in here["group"]]]
+        assert set(here["group_size"]) == {2}
+        assert (here["end_ns"] >= here["start_ns"]).all()
+        names = [batch.names[int(n)] for n in name_ids(here)]
+        columns = (here[column].tolist() for column in ("sequence", "step", "value"))
+        seen[batch.identity.rank or 0] = list(zip(names, *columns, strict=True))
+    assert seen[0] == seen[1]
+    assert [sequence for _, sequence, *_ in seen[0]] == list(range(len(seen[0])))
+    assert {step for _, _, step, _ in seen[0]} == set(range(1, STEPS + 1))
+
+
 @pytest.mark.parametrize(("name", "mesh"), [("alone", ALONE), ("shards", SHARDS)])
 def test_a_resume_is_bitwise(
     name: str,
