@@ -42,7 +42,7 @@ CONFIG: dict[str, Any] = {
     "name": "demo",
     "model": {"hidden_size": 256, "n_layers": 4, "n_heads": 8, "n_kv_heads": 4, "max_seq_len": 512},
     "data": {"max_bytes": 4_000_000, "seq_len": 128},
-    "train": {"steps": 150, "batch_size": 8},
+    "train": {"steps": 150, "batch_size": 4},
     "parallel": {"tp": 2},
 }
 
@@ -72,7 +72,7 @@ def train(home: Path, *, fault: bool, narrate: Callable[[str], None]) -> LaunchR
     from collectors.configuration import resolve
     from engine.training.config import RunConfig
     from engine.training.launcher import launch
-    from tui.progress import TrainingProgress
+    from tui.progress import show_progress
 
     layers = [("the demo", CONFIG | {"faults": [FAULT] if fault else []})]
     config = resolve(RunConfig, layers).value
@@ -81,9 +81,7 @@ def train(home: Path, *, fault: bool, narrate: Callable[[str], None]) -> LaunchR
         home=home,
         command=["opsuite", "demo"],
         narrate=narrate,
-        watch=lambda run: TrainingProgress(
-            run.spool, total_steps=config.train.steps, stream=sys.stderr
-        ),
+        watch=lambda run: show_progress(run, total_steps=config.train.steps),
     )
     if result.exit_code:
         raise RunFailed(result.problem, where=str(result.run.logs))
@@ -123,9 +121,8 @@ def serve_and_ask(home: Path, run_id: str) -> Served:
 def _server(model: str) -> Iterator[dict[str, str]]:
     """``opsuite serve`` as a process of its own: its announcement, then its orderly end."""
     command = [sys.executable, "-P", "-m", "opsuite.cli.main", "serve", model]
-    with subprocess.Popen(
-        [*command, "--port", "0", "--json", "--name", "demo"], stdout=subprocess.PIPE, text=True
-    ) as server:
+    options = ("--port", "0", "--json", "--name", "demo", "--threads", "1")
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             line = server.stdout.readline()

@@ -65,9 +65,13 @@ class ErrorFiles(LogsSpecs):
 
 
 def run_ranks(
-    run: Path, *, run_id: str, logs: Path, world_size: int
+    run: Path, *, run_id: str, logs: Path, world_size: int, worker: str
 ) -> Finished | Interrupted | RankFailure:
-    """Start the ranks of the job in ``run`` on this host and wait for their end."""
+    """Start the ranks of the job in ``run`` on this host and wait for their end.
+
+    Args:
+        worker: the module that each of them runs.
+    """
     logs.mkdir(parents=True, exist_ok=True)
     for stale in logs.glob("rank*.error.json"):
         stale.unlink()
@@ -86,7 +90,7 @@ def run_ranks(
         shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
         signals_to_handle=",".join(s.name for s in _SIGNALS),
     )
-    command = ("-P", "-m", "engine.training.worker", str(run))
+    command = ("-P", "-m", worker, str(run))
     try:
         with _quiet(), _own_signals():
             elastic_launch(config, sys.executable)(*command)

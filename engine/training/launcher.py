@@ -63,6 +63,7 @@ def launch(
     narrate: Callable[[str], None],
     watch: Callable[[RunDirectory], AbstractContextManager[object]] = nullcontext,
     resume: RunDirectory | None = None,
+    worker: str = "engine.training.worker",
 ) -> LaunchResult:
     """Train as ``config`` says, on this host, until the end or a signal.
 
@@ -73,6 +74,7 @@ def launch(
         narrate: told what goes on, a line at a time.
         watch: makes the context in which the ranks run, such as a progress display.
         resume: a run to continue in its own directory, from its newest whole checkpoint.
+        worker: the module that a rank runs.
 
     Raises:
         UsageError: the run cannot be as configured; nothing was started.
@@ -91,7 +93,7 @@ def launch(
         _hand_over(run, config, corpus, start, plan)
         narrate(f"run {run.run_id}: {config.parallel.world_size} rank(s), logs in {run.logs}")
         with watch(run):
-            outcome = run_ranks(run, config.parallel.world_size)
+            outcome = run_ranks(run, config.parallel.world_size, worker)
         result = _conclude(run, outcome)
     finally:
         run.finish(result.status, result.exit_code)
@@ -117,11 +119,15 @@ def _hand_over(
     ).write(run.path)
 
 
-def run_ranks(run: RunDirectory, world_size: int) -> Finished | Interrupted | RankFailure:
+def run_ranks(
+    run: RunDirectory, world_size: int, worker: str
+) -> Finished | Interrupted | RankFailure:
     """Start the ranks, through torchrun's agent, and wait for their end."""
     from engine.training import agent  # torch takes seconds: all that can go wrong before has
 
-    return agent.run_ranks(run.path, run_id=run.run_id, logs=run.logs, world_size=world_size)
+    return agent.run_ranks(
+        run.path, run_id=run.run_id, logs=run.logs, world_size=world_size, worker=worker
+    )
 
 
 def _check_devices(config: RunConfig) -> None:

@@ -27,6 +27,8 @@ from engine.training.state import restore_state
 from engine.training.trainer import Trainer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from collectors.recorder import Recorder
     from engine.training.config import RunConfig
     from engine.training.corpus import Corpus
@@ -35,19 +37,24 @@ if TYPE_CHECKING:
 
 
 def train_rank(run: Path, job: Job, config: RunConfig) -> None:
-    """Do this rank's part of ``job`` (its place comes from torchrun's environment)."""
+    """Do this rank's part of ``job``, recorded (its place comes from torchrun's environment)."""
+    with closing(open_rank_recorder(run, job, config)) as recorder:
+        train_recorded(run, job, config, recorder)
+
+
+def train_recorded(
+    run: Path, job: Job, config: RunConfig, recorder: Recorder, hooks: Sequence[StepHook] = ()
+) -> None:
+    """The same with a recorder that the caller opened, and with ``hooks`` around every step."""
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     current_step = CurrentStep()
-    with (
-        closing(_open_recorder(run, job, config, rank)) as recorder,
-        open_mesh(
-            config.parallel,
-            rank=rank,
-            local_rank=local_rank,
-            recorder=recorder,
-            current_step=current_step,
-        ) as mesh,
-    ):
+    with open_mesh(
+        config.parallel,
+        rank=rank,
+        local_rank=local_rank,
+        recorder=recorder,
+        current_step=current_step,
+    ) as mesh:
         corpus = open_corpus(Path(job.corpus))
         if corpus is None:
             raise DataError("the prepared corpus is gone or damaged", where=job.corpus)
@@ -59,6 +66,7 @@ def train_rank(run: Path, job: Job, config: RunConfig) -> None:
             mesh=mesh,
             recorder=recorder,
             current_step=current_step,
+            hooks=hooks,
         )
         if rank == 0:
             JobResult(
@@ -70,7 +78,9 @@ def train_rank(run: Path, job: Job, config: RunConfig) -> None:
             ).write(run)
 
 
-def _open_recorder(run: Path, job: Job, config: RunConfig, rank: int) -> Recorder:
+def open_rank_recorder(run: Path, job: Job, config: RunConfig) -> Recorder:
+    """This rank's recorder, or one that records nothing where the settings say so."""
+    rank = int(os.environ["RANK"])
     if not Settings.from_environment().record:
         return NullRecorder()
     identity = Identity(
@@ -93,6 +103,7 @@ def _train(
     mesh: Mesh,
     recorder: Recorder,
     current_step: CurrentStep,
+    hooks: Sequence[StepHook],
 ) -> tuple[TrainingResult, Saver]:
     model = Transformer(config.model, mesh.tp)
     initialize(model, config.train.seed, mesh.tp)
@@ -121,7 +132,7 @@ def _train(
         recorder=recorder,
         current_step=current_step,
         save=saver.save,
-        hooks=_injectors(job, config, mesh.rank, recorder),
+        hooks=[*_injectors(job, config, mesh.rank, recorder), *hooks],
     )
     return trainer.train(first_step), saver
 

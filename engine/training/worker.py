@@ -5,15 +5,28 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.training.affinity import pin_process
 from engine.training.config import RunConfig
 from engine.training.failure import log_path
 from engine.training.job import Job
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def main() -> None:
-    """Settle on this rank's cores, then train; an error is left for the launcher to read."""
+    """Train one rank."""
+    run_rank(_train)
+
+
+def run_rank(train: Callable[[Path, Job, RunConfig], None]) -> None:
+    """Settle on this rank's cores, then train; an error is left for the launcher to read.
+
+    Args:
+        train: given the run directory and what is to be done; it may import torch only now.
+    """
     run = Path(sys.argv[1])
     _log_to(log_path(run / "logs", int(os.environ["RANK"])))
     job = Job.read(run)
@@ -25,10 +38,15 @@ def main() -> None:
     from torch.distributed.elastic.multiprocessing.errors import record
 
     from engine.training.error_report import ErrorReport
-    from engine.training.session import train_rank
 
     torch.set_num_threads(config.parallel.threads_per_rank)
-    record(train_rank, ErrorReport())(run, job, config)
+    record(train, ErrorReport())(run, job, config)
+
+
+def _train(run: Path, job: Job, config: RunConfig) -> None:
+    from engine.training.session import train_rank
+
+    train_rank(run, job, config)
 
 
 def _log_to(log: Path) -> None:

@@ -51,7 +51,7 @@ def _losses(mesh: Mapping[str, int], seed: int) -> list[float]:
 
     given: dict[str, Any] = {
         "name": "equivalence",
-        "train": {"steps": STEPS, "batch_size": 8, "seed": seed},
+        "train": {"steps": STEPS, "seed": seed},
         "parallel": {**mesh, "device": "cpu"},
     }
     config = resolve(RunConfig, [("the demo", CONFIG), ("the benchmark", given)]).value

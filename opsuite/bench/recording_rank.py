@@ -1,51 +1,53 @@
 """A rank that records every other step only, and times all of them: what recording costs a step.
 
-Started by the benchmark ``recorder`` under torchrun's environment:
-``python -P -m opsuite.bench.recording_rank RUN_DIR OUTPUT``.
+The benchmark ``recorder`` launches it in place of the usual worker.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
+import os
+from contextlib import closing
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from collectors.recorder import NullRecorder
+from engine.training.worker import run_rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
+    from pathlib import Path
     from typing import Any
 
     from collectors.recorder import Recorder
+    from engine.training.config import RunConfig
+    from engine.training.job import Job
 
 
 class AlternatingRecorder:
-    """Hands calls to a recorder in odd steps, and to none in even ones."""
+    """Hands calls to a recorder, or to none: see :class:`collectors.recorder.Recorder`."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._on = recorder
         self._off = NullRecorder()
-        self.current: Recorder = recorder
+        self._current: Recorder = recorder
 
     def switch(self, *, on: bool) -> None:
         """Record, or not, from here on."""
-        self.current = self._on if on else self._off
+        self._current = self._on if on else self._off
 
     def span(self, name: str, step: int = -1) -> AbstractContextManager[None]:
-        """See :class:`collectors.recorder.Recorder`, as for all that follow."""
-        return self.current.span(name, step)
+        return self._current.span(name, step)
 
     def record_span(self, name: str, start_ns: int, end_ns: int, step: int = -1) -> None:
-        self.current.record_span(name, start_ns, end_ns, step)
+        self._current.record_span(name, start_ns, end_ns, step)
 
     def collective(self, name: str, **facts: Any) -> None:  # noqa: ANN401 - passed on
-        self.current.collective(name, **facts)
+        self._current.collective(name, **facts)
 
     def sample(self, name: str, value: float, step: int = -1) -> None:
-        self.current.sample(name, value, step)
+        self._current.sample(name, value, step)
 
     def event(
         self,
@@ -55,7 +57,7 @@ class AlternatingRecorder:
         value: float = float("nan"),
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        self.current.event(name, subject=subject, value=value, attributes=attributes)
+        self._current.event(name, subject=subject, value=value, attributes=attributes)
 
     def close(self) -> None:
         self._on.close()
@@ -85,22 +87,18 @@ class StepStopwatch:
         self._output.write_text(json.dumps(data), encoding="utf-8")
 
 
-def main() -> None:
-    """Train as the job says, with the stopwatch as a hook."""
-    from engine.training.session import train_rank
-    from engine.training.worker import settle
+def output_path(run: Path, rank: int) -> Path:
+    """Where a rank leaves its step times: seconds with recording ``on`` and ``off``."""
+    return run / f"recording-cost-{rank}.json"
 
-    run, output = Path(sys.argv[1]), Path(sys.argv[2])
-    job, config = settle(run)
-    stopwatches: list[StepStopwatch] = []
 
-    def alternate(recorder: Recorder) -> Recorder:
-        alternating = AlternatingRecorder(recorder)
-        stopwatches.append(StepStopwatch(alternating, output))
-        return alternating
+def _train(run: Path, job: Job, config: RunConfig) -> None:
+    from engine.training.session import open_rank_recorder, train_recorded
 
-    train_rank(run, job, config, wrap=alternate, hooks=stopwatches)
+    with closing(AlternatingRecorder(open_rank_recorder(run, job, config))) as recorder:
+        output = output_path(run, int(os.environ["RANK"]))
+        train_recorded(run, job, config, recorder, [StepStopwatch(recorder, output)])
 
 
 if __name__ == "__main__":
-    main()
+    run_rank(_train)

@@ -11,7 +11,7 @@ from opsuite.cli.output import print_data, print_json
 
 
 def diagnose(
-    run: Annotated[str, typer.Argument(help="Training run: its id, the id's beginning, or `last`.")] = "last",
+    run: Annotated[str, typer.Argument(help="Training run: id, its beginning, or last.")] = "last",
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Compare every rank with its peers and its own past; name who is slow, and why.
