@@ -43,7 +43,7 @@ class Recorder(Protocol):
     """What can be recorded; times are :func:`collectors.clock.now_ns`, step -1 is none."""
 
     def span(self, name: str, step: int = -1) -> AbstractContextManager[None]:
-        """Record the time that the body takes, also when it raises."""
+        """Record the time that the body takes, also when it raises. Enter it once."""
 
     def record_span(self, name: str, start_ns: int, end_ns: int, step: int = -1) -> None:
         """Record a span measured elsewhere."""

@@ -47,11 +47,19 @@ _TO_EVENT = Kind.EVENT - Kind.SPAN
 _TO_COLLECTIVE = Kind.COLLECTIVE - Kind.SPAN
 
 
+class _SegmentFull(Exception):  # noqa: N818 - caught where a new one is begun
+    """There is no block left."""
+
+
 class SpoolRecorder:
     """Writes segments; safe under threads, signal handlers, finalizers and ``fork``.
 
     ``offset`` is the next free slot and ``limit`` the end of its block; a process that has no
     segment yet (a forked child) has both at 0, and its first record opens one.
+
+    Spans take their slot without the lock (:class:`_Span`), all else with it. A slot is taken by
+    ``if offset < limit: slot = offset; offset = slot + RECORD_SIZE``, with nothing in between:
+    CPython changes threads and runs signal handlers only where a call ends or a loop jumps back.
     """
 
     def __init__(self, spool: Path, identity: Identity) -> None:
@@ -68,6 +76,7 @@ class SpoolRecorder:
         self.limit = 0
         self.memory: Any = bytearray()
         self.heads: dict[str, int] = {}
+        self.idle: list[_Span] = []
         self._process = f"{_label(self._identity)}-{os.getpid()}-{os.urandom(4).hex()}"
         self._segment: Segment | None = None
         self._opened = 0
@@ -81,14 +90,18 @@ class SpoolRecorder:
     # -- recording ------------------------------------------------------------------------------
 
     def span(self, name: str, step: int = -1) -> AbstractContextManager[None]:
-        return _Span(self, name, step)
+        try:
+            span = self.idle.pop()
+        except IndexError:
+            span = _Span(self)
+        span.name = name
+        span.step = step
+        return span
 
     def record_span(self, name: str, start_ns: int, end_ns: int, step: int = -1) -> None:
         with self.lock:
-            if packed := self._head(name):
-                offset = self.offset
-                self.offset = offset + RECORD_SIZE
-                pack_span(self.memory, offset, packed, start_ns, end_ns, step, offset)
+            if slot := self._take(name):
+                pack_span(self.memory, slot, self.heads[name], start_ns, end_ns, step, slot)
 
     def collective(
         self,
@@ -103,23 +116,17 @@ class SpoolRecorder:
         step: int = -1,
     ) -> None:
         with self.lock:
-            packed = self.heads.get(name)
-            if packed is None or group not in self.heads or self.offset >= self.limit:
-                packed = self.prepare(name, group)
-                if not packed:
-                    return
-            fields = (start_ns, end_ns, step, sequence, size_bytes, self.heads[group] >> 32)
-            offset = self.offset
-            self.offset = offset + RECORD_SIZE
-            pack_collective(
-                self.memory, offset, packed + _TO_COLLECTIVE, *fields, group_size, offset
-            )
+            if slot := self._take(name, group):
+                packed = self.heads[name] + _TO_COLLECTIVE
+                fields = (start_ns, end_ns, step, sequence, size_bytes, self.heads[group] >> 32)
+                pack_collective(self.memory, slot, packed, *fields, group_size, slot)
 
     def sample(self, name: str, value: float, step: int = -1) -> None:
         at_ns = now_ns()
         with self.lock:
-            if packed := self._head(name):
-                self._point(packed + _TO_SAMPLE, at_ns, step, value, 0)
+            if slot := self._take(name):
+                packed = self.heads[name] + _TO_SAMPLE
+                pack_point(self.memory, slot, packed, at_ns, step, value, 0, slot)
 
     def event(
         self,
@@ -132,31 +139,23 @@ class SpoolRecorder:
         at_ns = now_ns()
         text = json.dumps(attributes, separators=(",", ":"), default=str) if attributes else None
         with self.lock:
-            packed = self._head(name) if text is None else self.prepare(name, attributes=text)
-            if packed:
+            if slot := self._take(name, attributes=text):
                 defined = 0 if text is None else self._texts
-                self._point(packed + _TO_EVENT, at_ns, subject, value, defined)
-
-    def _point(self, packed: int, at_ns: int, step: int, value: float, attributes: int) -> None:
-        offset = self.offset
-        self.offset = offset + RECORD_SIZE
-        pack_point(self.memory, offset, packed, at_ns, step, value, attributes, offset)
-
-    def _head(self, name: str) -> int:
-        """The head of a span of that name, with a slot free for it; 0 = drop the record."""
-        packed = self.heads.get(name)
-        if packed is None or self.offset >= self.limit:
-            return self.prepare(name)
-        return packed
+                packed = self.heads[name] + _TO_EVENT
+                pack_point(self.memory, slot, packed, at_ns, subject, value, defined, slot)
 
     # -- room, names, segments ------------------------------------------------------------------
 
-    def prepare(self, name: str, group: str | None = None, attributes: str | None = None) -> int:
-        """Have ``name`` and the texts defined in this segment, and a slot free after them.
+    def _take(self, name: str, group: str | None = None, attributes: str | None = None) -> int:
+        """Take a slot of a segment in which ``name`` and the texts are defined; 0 = drop it.
 
-        Returns the head of a span of that name, or 0 where the record must be dropped. Texts of
-        attributes are not kept in memory: the one just defined has id ``self._texts``.
+        Texts of attributes are not kept in memory: the one just defined has id ``self._texts``.
         """
+        known = name in self.heads and (group is None or group in self.heads)
+        if known and attributes is None and self.offset < self.limit:
+            slot = self.offset
+            self.offset = slot + RECORD_SIZE
+            return slot
         if self._preparing:  # a finalizer that records, in the middle of this very function
             self._drop()
             return 0
@@ -167,17 +166,18 @@ class SpoolRecorder:
             self._preparing = False
 
     def _prepare(self, names: list[str], attributes: str | None) -> int:
+        """Define what is missing, in the next segment if there is no room in this one."""
         extra = [] if attributes is None else [encode_text(attributes)]
-        for _ in range(2):
+        for _ in range(3):
             missing = {text: encode_text(text) for text in names if text not in self.heads}
             slots = sum(parts_of(text) for text in [*missing.values(), *extra])
-            if self._have_room(slots + 1):
-                for text, encoded in missing.items():
-                    self.heads[text] = head(Kind.SPAN, self._define(encoded))
-                for encoded in extra:
-                    self._define(encoded)
-                self._next_block()
-                return self.heads[names[0]]
+            with suppress(_SegmentFull):  # spans of other threads may take what was free
+                if self._have_room(slots + 1):
+                    for text, encoded in missing.items():
+                        self.heads[text] = head(Kind.SPAN, self._define(encoded))
+                    for encoded in extra:
+                        self._define(encoded)
+                    return self._next_slot()
             if not self._next_segment():
                 break
         self._drop()
@@ -192,21 +192,24 @@ class SpoolRecorder:
         self._texts += 1
         identifier = self._texts
         for part, piece in enumerate(split_text(encoded)):
-            self._next_block()
+            slot = self._next_slot()
             packed = head(Kind.DEFINE, identifier, part=part)
-            offset = self.offset
-            self.offset = offset + RECORD_SIZE
-            pack_define(self.memory, offset, packed, piece, len(encoded), offset)
+            pack_define(self.memory, slot, packed, piece, len(encoded), slot)
         return identifier
 
-    def _next_block(self) -> None:
-        """Go on in the next block where this one is full; the caller made sure there is one."""
-        if self.offset < self.limit:
-            return
-        assert self._segment is not None
-        self._segment.seal(self.offset)
-        self.offset += RECORD_SIZE
-        self.limit = self._segment.block_end(self.offset)
+    def _next_slot(self) -> int:
+        """Take a slot of this segment, in the next block where this one is full."""
+        while True:
+            if self.offset < self.limit:
+                slot = self.offset
+                self.offset = slot + RECORD_SIZE
+                return slot
+            assert self._segment is not None
+            if not self._segment.free_slots(self.offset):
+                raise _SegmentFull
+            self._segment.seal(self.offset)
+            self.offset += RECORD_SIZE
+            self.limit = self._segment.block_end(self.offset)  # last: it lets spans in
 
     def _next_segment(self) -> bool:
         if self._closed or now_ns() < self._retry_ns:
@@ -220,7 +223,8 @@ class SpoolRecorder:
         if self._untold:
             count, self._untold = self._untold, 0
             packed = head(Kind.SAMPLE, self._define(encode_text(DROPPED)))
-            self._point(packed, now_ns(), -1, count, 0)
+            slot = self._next_slot()
+            pack_point(self.memory, slot, packed, now_ns(), -1, count, 0, slot)
         return True
 
     def _open_segment(self) -> None:
@@ -245,6 +249,7 @@ class SpoolRecorder:
         self.limit = segment.block_end(self.offset)
 
     def _close_segment(self) -> None:
+        self.limit = 0  # first: it keeps spans out
         segment, self._segment = self._segment, None
         end, dropped = self.offset, self._dropped
         self.offset = self.limit = self._dropped = self._texts = 0
@@ -271,14 +276,18 @@ class SpoolRecorder:
 
 
 class _Span:
-    """Times its body. Every attribute look-up here is paid by the trainer."""
+    """Times its body. Every look-up here is paid by the trainer, hence no lock and no new object.
+
+    Between the test of ``offset`` and the end of ``pack_span`` no other thread, handler or
+    finalizer runs (:class:`SpoolRecorder`), so a slot taken here is written before anyone looks.
+    """
 
     __slots__ = ("name", "recorder", "start_ns", "step")
 
-    def __init__(self, recorder: SpoolRecorder, name: str, step: int) -> None:
+    def __init__(self, recorder: SpoolRecorder) -> None:
         self.recorder = recorder
-        self.name = name
-        self.step = step
+        self.name = ""
+        self.step = -1
 
     def __enter__(self) -> None:
         self.start_ns = now_ns()
@@ -291,16 +300,16 @@ class _Span:
     ) -> None:
         end_ns = now_ns()
         recorder = self.recorder
-        with recorder.lock:
-            packed = recorder.heads.get(self.name)
-            if packed is None or recorder.offset >= recorder.limit:
-                packed = recorder.prepare(self.name)
-                if not packed:
-                    return
-            # Taken, then written: no signal or finalizer can run between these statements.
-            offset = recorder.offset
-            recorder.offset = offset + RECORD_SIZE
-            pack_span(recorder.memory, offset, packed, self.start_ns, end_ns, self.step, offset)
+        heads = recorder.heads
+        if self.name in heads and recorder.offset < recorder.limit:
+            slot = recorder.offset
+            recorder.offset = slot + RECORD_SIZE
+            pack_span(
+                recorder.memory, slot, heads[self.name], self.start_ns, end_ns, self.step, slot
+            )
+        else:
+            recorder.record_span(self.name, self.start_ns, end_ns, self.step)
+        recorder.idle.append(self)
 
 
 def _label(identity: Identity) -> str:

@@ -17,10 +17,17 @@ class Confidence(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """One measured fact: its value in the suspect steps, and what it was compared with."""
+    """One measured fact.
+
+    Attributes:
+        what: what was measured in the suspect steps, giving ``value``.
+        against: what it is compared with, giving ``baseline``.
+        unit: of both: "s", or "" for a plain number.
+    """
 
     what: str
     value: float
+    against: str
     baseline: float
     unit: str
 

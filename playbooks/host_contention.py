@@ -8,14 +8,16 @@ import numpy as np
 
 from playbooks.finding import Confidence, Evidence, Finding
 from playbooks.segments import Segment, maximal_segments, outside
-from playbooks.step_times import median
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from playbooks.step_times import StepTimes
 
-MIN_WAIT_SHARE = 0.15  # of a step spent waiting for a core
+# A rank's own threads (its communication) wait for one another, too: what counts is the rise over
+# the run's usual share; and a share that high from end to end that they cannot explain it.
+MIN_RISE = 0.15
+MIN_PERSISTENT_SHARE = 0.3
 MIN_STEPS = 8
 
 
@@ -25,8 +27,21 @@ def find_host_contention(times: StepTimes) -> list[Finding]:
         _describe(times, host, share, segment)
         for host in dict.fromkeys(times.hosts)
         for share in [_least_wait_share(times, host)]
-        for segment in maximal_segments(share - MIN_WAIT_SHARE)
-        if len(segment) >= MIN_STEPS and float(median(share[segment.slice])) >= MIN_WAIT_SHARE
+        for segment in _crowded(share)
+    ]
+
+
+def _crowded(share: NDArray[np.float64]) -> list[Segment]:
+    if share.size < MIN_STEPS:
+        return []
+    usual = float(np.quantile(share, 0.25))
+    if usual >= MIN_PERSISTENT_SHARE:
+        return [Segment(0, share.size)]
+    rise = share - usual
+    return [
+        segment
+        for segment in maximal_segments(rise - MIN_RISE / 2)
+        if len(segment) >= MIN_STEPS and float(np.median(rise[segment.slice])) >= MIN_RISE
     ]
 
 
@@ -45,7 +60,8 @@ def _describe(times: StepTimes, host: str, share: NDArray[np.float64], segment: 
     # Crowded from end to end, the run shows no usual step: take the waiting off instead.
     uncrowded = duration[apart] if apart.any() else (duration * (1 - share))
     usual = max(float(np.median(uncrowded)), 1e-9)
-    waited = float(np.sum(share[segment.slice] * duration[segment.slice]))
+    otherwise = float(np.median(share[apart])) if apart.any() else 0.0
+    lost = np.maximum(share - otherwise, 0.0) * duration
     run, first, last = times.run_id.replace("'", "''"), int(steps[0]), int(steps[-1])
     return Finding(
         kind="host_contention",
@@ -56,13 +72,14 @@ def _describe(times: StepTimes, host: str, share: NDArray[np.float64], segment: 
         first_step=first,
         last_step=last,
         slowdown=inside / usual,
-        share_lost=waited / times.wall if times.wall else 0.0,
+        share_lost=float(np.sum(lost[segment.slice])) / max(times.wall, 1e-9),
         confidence=Confidence.POSSIBLE,
         evidence=(
             Evidence(
                 what="share of a step that every rank waited for a core",
                 value=float(np.median(share[segment.slice])),
-                baseline=float(np.median(share[apart])) if apart.any() else 0.0,
+                against="otherwise" if apart.any() else "on a host of its own",
+                baseline=otherwise,
                 unit="",
             ),
         ),

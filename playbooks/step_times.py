@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Rank 0 alone writes checkpoints: comparing ranks there would blame it for its duty.
-_UNCOMPARED_PHASES = ("checkpoint",)
-
-
 _RANKS = "SELECT rank, host FROM ranks WHERE run_id = ? ORDER BY rank"
 # In the order of time: of a step that a resumed run did twice, the last time counts.
 _STEPS = (
     "SELECT step, rank, duration_s, blocked_s, run_queue_wait_s FROM steps WHERE run_id = ?"
     " ORDER BY start_ns"
 )
-_PHASES = "SELECT step, rank, phase, own_s FROM phases WHERE run_id = ? ORDER BY start_ns"
+# Rank 0 alone writes checkpoints: comparing ranks there would blame it for its duty.
+_PHASES = (
+    "SELECT step, rank, phase, own_s FROM phases WHERE run_id = ? AND phase <> 'checkpoint'"
+    " ORDER BY start_ns"
+)
 
 
 class Source(Protocol):
@@ -44,7 +44,7 @@ class StepTimes:
         ranks: global ranks [R], ascending.
         hosts: host of every rank [R].
         duration: wall time of the step [S, R].
-        own: per phase, time outside collectives [S, R].
+        own: per phase (checkpoints apart), time outside collectives [S, R].
         blocked: time spent waiting for later arrivals in collectives [S, R].
         run_queue_wait: time that runnable threads waited for a core [S, R].
     """
@@ -60,8 +60,8 @@ class StepTimes:
 
     @cached_property
     def work(self) -> NDArray[np.float64]:
-        """Own time over all compared phases [S, R]."""
-        phases = [own for name, own in self.own.items() if name not in _UNCOMPARED_PHASES]
+        """Own time over all phases [S, R]."""
+        phases = list(self.own.values())
         return np.nansum(phases, axis=0) if phases else np.zeros_like(self.duration)
 
     @cached_property
@@ -95,6 +95,8 @@ _OWN_COLUMNS = ("step", "rank", "own_s")
 
 def median(values: NDArray[np.float64], axis: int | None = None) -> NDArray[np.float64]:
     """Median of what was measured; NaN, without a warning, where nothing was."""
+    if not values.size:
+        return np.asarray(np.nan)
     measured = np.ma.median(  # type: ignore[no-untyped-call]
         np.ma.masked_invalid(values), axis=axis
     )

@@ -203,35 +203,33 @@ def _cause(times: StepTimes, rank: int, segment: Segment, lost: float) -> str:
 
 
 def _evidence(times: StepTimes, rank: int, segment: Segment) -> list[Evidence]:
-    """Facts, each against the rank's peers or its own past."""
-    inside = segment.slice
-    apart = outside(times.steps.size, [segment])
-    past = apart if apart.any() else np.ones_like(apart)
-
-    def fact(what: str, value: NDArray[np.float64], baseline: NDArray[np.float64]) -> Evidence:
-        return Evidence(
-            what=what,
-            value=float(median(value)),
-            baseline=float(median(baseline)),
-            unit="s",
-        )
-
-    work, peers, waits = times.work, _peers(times.work, rank), times.run_queue_wait
-    blocked = _peers(times.blocked, rank)
+    """What sets the rank apart in these steps; what was not measured is left out."""
+    inside, past = segment.slice, outside(times.steps.size, [segment])
+    work, waits = times.work[:, rank], times.run_queue_wait[:, rank]
+    peers, blocked = _peers(times.work, rank), _peers(times.blocked, rank)
     facts = [
-        fact("own time a step, against its peers", work[inside, rank], peers[inside]),
-        fact("own time a step, against its own past", work[inside, rank], work[past, rank]),
-        fact("peers blocked a step, against before", blocked[inside], blocked[past]),
+        _fact("own time a step", work[inside], "its peers", peers[inside]),
+        _fact("own time a step", work[inside], "itself otherwise", work[past]),
+        _fact("its peers blocked a step", blocked[inside], "otherwise", blocked[past]),
+        _fact("waiting for its core a step", waits[inside], "otherwise", waits[past]),
     ]
-    if np.isfinite(waits[inside, rank]).any() and np.isfinite(waits[past, rank]).any():
-        wait = "waited for its core a step, against before"
-        facts.append(fact(wait, waits[inside, rank], waits[past, rank]))
     facts += [
-        fact(f"own time in {name}, against its peers", own[inside, rank], _peers(own, rank)[inside])
+        _fact(f"own time in {name}", own[inside, rank], "its peers", _peers(own, rank)[inside])
         for name, own in times.own.items()
-        if np.isfinite(own[inside]).any()
     ]
     return [f for f in facts if np.isfinite(f.value) and np.isfinite(f.baseline)]
+
+
+def _fact(
+    what: str, value: NDArray[np.float64], against: str, baseline: NDArray[np.float64]
+) -> Evidence:
+    return Evidence(
+        what=what,
+        value=float(median(value)),
+        against=against,
+        baseline=float(median(baseline)),
+        unit="s",
+    )
 
 
 def _sql(run_id: str, rank: int, first: int, last: int) -> str:

@@ -49,5 +49,7 @@ def _who(finding: Finding) -> str:
 
 def _fact(evidence: Evidence) -> str:
     if evidence.unit == "s":
-        return f"{evidence.what}: {evidence.value * 1e3:.1f} ms ({evidence.baseline * 1e3:.1f} ms)"
-    return f"{evidence.what}: {evidence.value:.2f} ({evidence.baseline:.2f})"
+        value, baseline = f"{evidence.value * 1e3:.1f} ms", f"{evidence.baseline * 1e3:.1f} ms"
+    else:
+        value, baseline = f"{evidence.value:.2f}", f"{evidence.baseline:.2f}"
+    return f"{evidence.what}: {value}; {evidence.against}: {baseline}"

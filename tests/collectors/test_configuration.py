@@ -67,7 +67,7 @@ def test_later_layers_win_and_are_named() -> None:
 def test_a_resolved_configuration_is_frozen() -> None:
     value = resolve(Training, [("a.toml", {"steps": 3})]).value
     with pytest.raises(ValidationError):
-        value.steps = 4
+        value.steps = 4  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

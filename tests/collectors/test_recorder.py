@@ -139,10 +139,15 @@ def test_eight_threads_lose_nothing(rows: Rows, identity: Identity, tmp_path: Pa
                 recorder.sample(f"of {thread}", step, step)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # at every chance that the interpreter has
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(usual)
     recorder.close()
     found = Counter(row[:2] for row in rows(SpoolReader(tmp_path).poll()))
     assert found == {
