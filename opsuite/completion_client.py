@@ -22,12 +22,14 @@ class Completion:
     """One answer, as its client saw it.
 
     Attributes:
+        id: the server's name for it.
         text: the completion without its prompt.
         tokens: output tokens, by the server's count.
         ttft_s: time to first token.
         tpot_s: time per output token after the first; None for a single one.
     """
 
+    id: str
     text: str
     tokens: int
     ttft_s: float
@@ -70,8 +72,9 @@ def complete(url: str, model: str, prompt: str, *, max_tokens: int, seed: int) -
 
 def _collect(response: HTTPResponse, start: float) -> Completion:
     pieces: list[str] = []
-    tokens, first, last = 0, 0.0, 0.0
+    name, tokens, first, last = "", 0, 0.0, 0.0
     for chunk in _chunks(response):
+        name = chunk.get("id", name)
         for choice in chunk.get("choices", ()):
             last = perf_counter()
             first = first or last
@@ -79,6 +82,7 @@ def _collect(response: HTTPResponse, start: float) -> Completion:
         if usage := chunk.get("usage"):
             tokens = usage["completion_tokens"]
     return Completion(
+        id=name,
         text="".join(pieces),
         tokens=tokens,
         ttft_s=first - start,

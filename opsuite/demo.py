@@ -7,7 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from collectors.errors import RunFailed, TimedOut
@@ -15,7 +15,7 @@ from collectors.store import Store
 from opsuite.completion_client import Completion, complete
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from engine.training.launcher import LaunchResult
@@ -57,10 +57,15 @@ class RequestTimes:
     ttft_s: float
     tpot_s: float | None
 
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> RequestTimes:
+        """From columns in the order of the fields."""
+        return cls(**dict(zip((field.name for field in fields(cls)), row, strict=True)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """What the trained model answered, and how fast."""
+    """What the trained model answered, and how fast; both in the order of ``PROMPTS``."""
 
     run_id: str
     completions: tuple[Completion, ...]
@@ -108,13 +113,16 @@ def serve_and_ask(home: Path, run_id: str) -> Served:
         completions = tuple(answer.result() for answer in answers)
     with Store.open(home) as store:
         rows = store.rows(
-            "SELECT prompt_tokens, output_tokens, queue_s, ttft_s, tpot_s FROM requests"
-            " WHERE run_id = ? ORDER BY request",
+            "SELECT id, prompt_tokens, output_tokens, queue_s, ttft_s, tpot_s FROM requests"
+            " WHERE run_id = ?",
             [ready["run"]],
         )
-    names = ("prompt_tokens", "output_tokens", "queue_s", "ttft_s", "tpot_s")
-    requests = tuple(RequestTimes(**dict(zip(names, row, strict=True))) for row in rows)
-    return Served(run_id=ready["run"], completions=completions, requests=requests)
+    recorded = {row[0]: RequestTimes.from_row(row[1:]) for row in rows}
+    return Served(
+        run_id=ready["run"],
+        completions=completions,
+        requests=tuple(recorded[completion.id] for completion in completions),
+    )
 
 
 @contextmanager
