@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _RANKS = "SELECT rank, host FROM ranks WHERE run_id = ? ORDER BY rank"
 # In the order of time: of a step that a resumed run did twice, the last time counts.
 _STEPS = (
-    "SELECT step, rank, duration_s, blocked_s, run_queue_wait_s FROM steps WHERE run_id = ?"
-    " ORDER BY start_ns"
+    "SELECT step, rank, duration_s, blocked_s, run_queue_wait_s, cpu_time_s FROM steps"
+    " WHERE run_id = ? ORDER BY start_ns"
 )
 # Rank 0 alone writes checkpoints: comparing ranks there would blame it for its duty.
 _PHASES = (
@@ -47,6 +47,7 @@ class StepTimes:
         own: per phase (checkpoints apart), time outside collectives [S, R].
         blocked: time spent waiting for later arrivals in collectives [S, R].
         run_queue_wait: time that runnable threads waited for a core [S, R].
+        cpu_time: time that the process's threads spent on cores [S, R].
     """
 
     run_id: str
@@ -57,6 +58,7 @@ class StepTimes:
     own: Mapping[str, NDArray[np.float64]]
     blocked: NDArray[np.float64]
     run_queue_wait: NDArray[np.float64]
+    cpu_time: NDArray[np.float64]
 
     @cached_property
     def work(self) -> NDArray[np.float64]:
@@ -87,6 +89,7 @@ def load_step_times(source: Source, run_id: str) -> StepTimes:
             for name in dict.fromkeys(phases["phase"].tolist())
         },
         run_queue_wait=grid.spread(steps["step"], steps["rank"], steps["run_queue_wait_s"]),
+        cpu_time=grid.spread(steps["step"], steps["rank"], steps["cpu_time_s"]),
     )
 
 

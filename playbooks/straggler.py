@@ -28,7 +28,11 @@ _WARM_UP_STEPS = 2  # allocations, lazy imports
 _SIGMAS_LIKELY = 4.0
 _SIGMAS_CERTAIN = 8.0
 _CLIP = np.log(3.0)  # one monstrous step may not speak for its neighbours
-_CONTENTION_SHARE = 0.5  # of the excess explained by waiting for a core
+_EXPLAINED = 0.5  # of the excess, by waiting for a core or by more time on it
+# Of the run, or this long: a stretch that cost less is not told. Cores of shared machines slow down
+# by a third for seconds at a time when a neighbour uses their other half; nobody here can help it.
+_MIN_SHARE_LOST = {"cpu_contention": 0.01, "slow_core": 0.06, "unknown": 0.01}
+_ALWAYS_WORTH_S = 60.0
 _SHARED_CONTENTION = 0.5  # the peers wait for their cores at least this much as well
 _PERSISTENT_SHARE = 0.8  # of the run: then there is no healthy past to compare with
 
@@ -53,7 +57,8 @@ def find_stragglers(times: StepTimes) -> list[Finding]:
         for stretch in _lagging(times, rank)
         if not _shared(times, rank, stretch.segment)
     ]
-    return sorted(findings, key=lambda finding: -finding.share_lost)
+    worth_telling = [f for f in findings if _costs_enough(f, times.wall)]
+    return sorted(worth_telling, key=lambda finding: -finding.share_lost)
 
 
 def _without_warm_up(times: StepTimes) -> StepTimes:
@@ -65,6 +70,7 @@ def _without_warm_up(times: StepTimes) -> StepTimes:
         own={name: own[keep] for name, own in times.own.items()},
         blocked=times.blocked[keep],
         run_queue_wait=times.run_queue_wait[keep],
+        cpu_time=times.cpu_time[keep],
     )
 
 
@@ -128,7 +134,7 @@ def _material(excess: float, noise: float) -> bool:
 def _shared(times: StepTimes, rank: int, segment: Segment) -> bool:
     """Whether the peers had to wait for their cores too: the host is crowded, not the rank slow."""
     waited = _rise(times.run_queue_wait, segment)
-    if not waited[rank] >= _CONTENTION_SHARE * _rise(times.work, segment)[rank]:
+    if not waited[rank] >= _EXPLAINED * _rise(times.work, segment)[rank]:
         return False
     neighbours = [i for i, h in enumerate(times.hosts) if h == times.hosts[rank] and i != rank]
     return bool(neighbours) and bool(
@@ -163,9 +169,16 @@ def _describe(times: StepTimes, rank: int, stretch: _Stretch) -> Finding:
     )
 
 
+def _costs_enough(finding: Finding, wall: float) -> bool:
+    lost = finding.share_lost
+    return lost >= _MIN_SHARE_LOST[finding.cause] or lost * wall >= _ALWAYS_WORTH_S
+
+
 _ACTIONS = {
     "cpu_contention": "find the other process on the rank's core (top, sorted by CPU; column P is"
     " the core) and move or end it",
+    "slow_core": "its core does the same work more slowly: check its clock and temperature; on a"
+    " virtual machine ask for another host",
     "unknown": "compare the rank's device and host with a healthy one (clocks, temperature,"
     " neighbours), or move the rank to another host",
 }
@@ -193,25 +206,31 @@ def _costliest_phase(times: StepTimes, rank: int, segment: Segment) -> str:
 
 
 def _cause(times: StepTimes, rank: int, segment: Segment, lost: float) -> str:
-    waited = times.run_queue_wait[:, rank]
-    if not np.isfinite(waited[segment.slice]).any() or lost <= 0:
-        return "unknown"
-    usual = waited[outside(waited.size, [segment])]
-    usual_wait = float(median(usual)) if np.isfinite(usual).any() else 0.0
-    excess = float(np.nansum(waited[segment.slice] - usual_wait))
-    return "cpu_contention" if excess >= _CONTENTION_SHARE * lost else "unknown"
+    """What explains the time lost: waiting for a core, or more time on it for the same work."""
+    for cause, spent in (
+        ("cpu_contention", times.run_queue_wait),
+        ("slow_core", times.cpu_time),
+    ):
+        past = outside(times.steps.size, [segment])
+        usual = median(spent[past, rank] if past.any() else np.delete(spent, rank, axis=1))
+        excess = float(np.nansum(spent[segment.slice, rank] - usual))
+        if excess >= _EXPLAINED * lost > 0:
+            return cause
+    return "unknown"
 
 
 def _evidence(times: StepTimes, rank: int, segment: Segment) -> list[Evidence]:
     """What sets the rank apart in these steps; what was not measured is left out."""
     inside, past = segment.slice, outside(times.steps.size, [segment])
     work, waits = times.work[:, rank], times.run_queue_wait[:, rank]
+    busy = times.cpu_time[:, rank]
     peers, blocked = _peers(times.work, rank), _peers(times.blocked, rank)
     facts = [
         _fact("own time a step", work[inside], "its peers", peers[inside]),
         _fact("own time a step", work[inside], "itself otherwise", work[past]),
         _fact("its peers blocked a step", blocked[inside], "otherwise", blocked[past]),
         _fact("waiting for its core a step", waits[inside], "otherwise", waits[past]),
+        _fact("on its core a step", busy[inside], "otherwise", busy[past]),
     ]
     facts += [
         _fact(f"own time in {name}", own[inside, rank], "its peers", _peers(own, rank)[inside])

@@ -21,7 +21,7 @@ SCHEMA = """
 CREATE TABLE ranks (run_id VARCHAR, rank INTEGER, host VARCHAR);
 CREATE TABLE steps (run_id VARCHAR, rank INTEGER, step BIGINT, start_ns BIGINT,
                     duration_s DOUBLE, own_s DOUBLE, blocked_s DOUBLE,
-                    run_queue_wait_s DOUBLE);
+                    run_queue_wait_s DOUBLE, cpu_time_s DOUBLE);
 CREATE TABLE phases (run_id VARCHAR, rank INTEGER, step BIGINT, start_ns BIGINT,
                      phase VARCHAR, own_s DOUBLE);
 """
@@ -52,8 +52,8 @@ class Views:
             for rank in (0, 1):
                 blocked = own.max() - own[rank]
                 at_ns = start_ns + step
-                row = [run, rank, step, at_ns, own.max(), own[rank], blocked, None]
-                self.connection.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+                row = [run, rank, step, at_ns, own.max(), own[rank], blocked, None, None]
+                self.connection.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
                 phase = [run, rank, step, at_ns, "forward", own[rank]]
                 self.connection.execute("INSERT INTO phases VALUES (?, ?, ?, ?, ?, ?)", phase)
 

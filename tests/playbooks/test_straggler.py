@@ -39,6 +39,7 @@ def healthy_run(seed: int, *, ranks: int = 2, noise: float = 0.05, drift: float 
             own=own,
             blocked=np.zeros(shape),
             run_queue_wait=np.abs(rng.normal(0.001, 0.0005, shape)),
+            cpu_time=0.1 * level,
         )
     )
 
@@ -58,16 +59,22 @@ def slowed(
     *,
     phases: tuple[str, ...] = ("forward", "backward", "optimizer"),
     waits: bool = False,
+    computes: bool = False,
 ) -> StepTimes:
-    """Steps first..last of a rank take ``factor`` times as long, because it waits for its core."""
+    """Steps first..last of a rank take ``factor`` times as long.
+
+    It ``waits`` for its core in that time, or ``computes`` all the while, or does neither.
+    """
     own = {name: values.copy() for name, values in times.own.items()}
-    wait = times.run_queue_wait.copy()
+    wait, busy = times.run_queue_wait.copy(), times.cpu_time.copy()
     for name in phases:
         part = own[name][first - 1 : last, rank]
         if waits:
             wait[first - 1 : last, rank] += part * (factor - 1)
+        if computes:
+            busy[first - 1 : last, rank] += part * (factor - 1)
         own[name][first - 1 : last, rank] = part * factor
-    return with_waiting(replace(times, own=own, run_queue_wait=wait))
+    return with_waiting(replace(times, own=own, run_queue_wait=wait, cpu_time=busy))
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 8])
@@ -108,6 +115,14 @@ def test_waiting_rank_is_not_blamed_for_the_rank_it_waits_for() -> None:
     assert [finding.ranks for finding in find_stragglers(run)] == [(1,)]
 
 
+def test_core_that_computes_more_slowly_is_told_apart_and_only_if_it_costs_something() -> None:
+    """Twenty steps at 1.3x are a shared machine's weather; a third of the run is not."""
+    (finding,) = find_stragglers(slowed(healthy_run(4), 1, 60, 110, 1.6, computes=True))
+    assert (finding.ranks, finding.cause) == ((1,), "slow_core")
+    assert find_stragglers(slowed(healthy_run(4), 1, 60, 80, 1.3, computes=True)) == []
+    assert find_stragglers(slowed(healthy_run(4), 1, 60, 80, 1.3, waits=True)) != []
+
+
 def test_two_culprits_are_both_named() -> None:
     run = slowed(healthy_run(5, ranks=4), 1, 20, 50, 2.0)
     run = slowed(run, 3, 90, 130, 1.8)
@@ -118,6 +133,9 @@ def test_slow_from_the_first_step_to_the_last() -> None:
     (finding,) = find_stragglers(slowed(healthy_run(6, ranks=4), 2, 1, STEPS, 1.5))
     assert finding.ranks == (2,)
     assert finding.last_step - finding.first_step > STEPS * 0.9
+    assert finding.cause == "unknown"
+    (finding,) = find_stragglers(slowed(healthy_run(6), 1, 1, STEPS, 1.5, waits=True))
+    assert (finding.ranks, finding.cause) == ((1,), "cpu_contention")
 
 
 def test_one_phase_alone_is_named() -> None:
@@ -153,7 +171,8 @@ def test_crowded_host_is_noted_without_naming_a_rank() -> None:
 
 def test_without_scheduler_statistics_the_rank_is_still_named() -> None:
     run = slowed(healthy_run(12), 1, 60, 110, 2.0)
-    run = replace(run, run_queue_wait=np.full_like(run.duration, np.nan))
+    nothing = np.full_like(run.duration, np.nan)
+    run = replace(run, run_queue_wait=nothing, cpu_time=nothing)
     (finding,) = find_stragglers(run)
     assert (finding.ranks, finding.cause) == ((1,), "unknown")
 
@@ -168,6 +187,7 @@ def test_too_little_to_compare_is_no_finding() -> None:
         own={},
         blocked=one_rank.blocked[:0],
         run_queue_wait=one_rank.run_queue_wait[:0],
+        cpu_time=one_rank.cpu_time[:0],
     )
     assert find_stragglers(short) == []
     assert find_host_contention(short) == []
