@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 MIN_RISE = 0.15
 MIN_PERSISTENT_SHARE = 0.3
 MIN_STEPS = 8
+MIN_SLOWDOWN = 1.1  # of the steps: waiting that delays nothing is nobody's trouble
 
 
 def find_host_contention(times: StepTimes) -> list[Finding]:
     """Stretches of steps in which every rank of a host waits for a core. Pure."""
-    return [
+    findings = [
         _describe(times, host, share, segment)
         for host in dict.fromkeys(times.hosts)
         for share in [_least_wait_share(times, host)]
         for segment in _crowded(share)
     ]
+    return [finding for finding in findings if finding.slowdown >= MIN_SLOWDOWN]
 
 
 def _crowded(share: NDArray[np.float64]) -> list[Segment]:
@@ -58,8 +60,8 @@ def _describe(times: StepTimes, host: str, share: NDArray[np.float64], segment: 
     duration = np.max(times.duration, axis=1)
     inside = float(np.median(duration[segment.slice]))
     # Crowded from end to end, the run shows no usual step: take the waiting off instead.
-    uncrowded = duration[apart] if apart.any() else (duration * (1 - share))
-    usual = max(float(np.median(uncrowded)), 1e-9)
+    uncrowded = duration if apart.any() else duration * (1 - share)
+    usual = max(float(np.quantile(uncrowded, 0.25)), 1e-9)
     otherwise = float(np.median(share[apart])) if apart.any() else 0.0
     lost = np.maximum(share - otherwise, 0.0) * duration
     run, first, last = times.run_id.replace("'", "''"), int(steps[0]), int(steps[-1])
