@@ -21,10 +21,9 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure one of the benchmarks; exits with 1 where a target is missed."""
-    from tui.table import render_table
-
     from opsuite.bench.registry import BENCHES, find_bench
     from opsuite.bench.result import make_result
+    from tui.table import render_table
 
     if not name:
         listed = [{"name": b.name, "question": b.question} for b in BENCHES.values()]

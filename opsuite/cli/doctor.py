@@ -17,10 +17,9 @@ def doctor(
 
     Exits with 1 only where nothing would work.
     """
-    from tui.table import render_table
-
     from collectors.settings import Settings
     from playbooks.checks.capability import Status, probe_machine
+    from tui.table import render_table
 
     capabilities = probe_machine(Settings.from_environment().home)
     if json:
