@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,8 @@ class HttpServer(uvicorn.Server):
                 timeout_graceful_shutdown=_LINGER_S,
             )
         )
+        # asyncio warns of every write to a client that just went away; that is ordinary here.
+        logging.getLogger("asyncio").setLevel(logging.ERROR)
         self.ended_by: signal.Signals | None = None
         self._streams = streams
         self._drain_s = drain_s

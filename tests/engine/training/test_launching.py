@@ -53,7 +53,7 @@ def losses(run: RunDirectory) -> dict[int, float]:
     return {step: value for _, name, step, value in samples if name == "loss"}
 
 
-def run_here(run: RunDirectory, _: int) -> Finished:
+def run_here(run: RunDirectory, _: int, _worker: str) -> Finished:
     """A single rank needs no process of its own, and torch is imported here already."""
     job = Job.read(run.path)
     with pytest.MonkeyPatch.context() as patch:
@@ -191,10 +191,10 @@ def test_a_damaged_checkpoint_is_passed_over(
 def test_a_run_that_cannot_save_ends_and_says_so(
     tmp_path: Path, tiny_run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_room(run: RunDirectory, _: int) -> Finished:
+    def without_room(run: RunDirectory, ranks: int, worker: str) -> Finished:
         run.checkpoints.rmdir()
         run.checkpoints.write_text("not a directory")
-        return run_here(run, 1)
+        return run_here(run, ranks, worker)
 
     monkeypatch.setattr(launcher, "run_ranks", without_room)
     result = launch(
