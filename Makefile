@@ -17,12 +17,18 @@ check: .venv/.test
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not slow"
 
-# The wheel without torch, in a directory whose folders carry our packages' names.
+# The wheel without torch: first in a directory whose folders carry our packages' names, then the
+# tests that need no torch, away from the sources.
+ELSEWHERE := build/elsewhere
+BASE := $(CURDIR)/.venv-base/bin
+
 test-base: .venv-base/.installed
-	rm -rf build/elsewhere && mkdir -p build/elsewhere/engine build/elsewhere/collectors
-	echo 'raise ImportError("not the engine you want")' | tee build/elsewhere/engine/__init__.py > build/elsewhere/collectors/__init__.py
-	cd build/elsewhere && ../../.venv-base/bin/opsuite doctor
-	cd build/elsewhere && ../../.venv-base/bin/pytest -c ../../pyproject.toml --rootdir ../.. -m "not slow" ../../tests
+	rm -rf $(ELSEWHERE) && mkdir -p $(ELSEWHERE)/engine $(ELSEWHERE)/collectors $(ELSEWHERE)/home
+	echo 'raise ImportError("not the package you want")' > $(ELSEWHERE)/engine/__init__.py
+	cp $(ELSEWHERE)/engine/__init__.py $(ELSEWHERE)/collectors/__init__.py
+	cd $(ELSEWHERE) && export OPSUITE_HOME=$$PWD/home && $(BASE)/opsuite doctor \
+		&& $(BASE)/opsuite launch --dry-run > /dev/null && $(BASE)/opsuite runs list
+	cd build && $(BASE)/pytest -c ../pyproject.toml --rootdir .. -m "not slow" ../tests
 
 format: .venv/.test
 	$(BIN)/ruff check --fix .
