@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -60,6 +60,19 @@ class StepTimes:
     run_queue_wait: NDArray[np.float64]
     cpu_time: NDArray[np.float64]
 
+    def without_first(self, steps: int) -> StepTimes:
+        """The same without the first steps."""
+        keep = slice(steps, None)
+        return replace(
+            self,
+            steps=self.steps[keep],
+            duration=self.duration[keep],
+            own={name: own[keep] for name, own in self.own.items()},
+            blocked=self.blocked[keep],
+            run_queue_wait=self.run_queue_wait[keep],
+            cpu_time=self.cpu_time[keep],
+        )
+
     @cached_property
     def work(self) -> NDArray[np.float64]:
         """Own time over all phases [S, R]."""
@@ -104,6 +117,11 @@ def median(values: NDArray[np.float64], axis: int | None = None) -> NDArray[np.f
         np.ma.masked_invalid(values), axis=axis
     )
     return np.asarray(np.ma.filled(measured, np.nan), dtype=np.float64)
+
+
+def peer_median(values: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
+    """Median over all other ranks, [S]."""
+    return median(np.delete(values, rank, axis=1), axis=1)
 
 
 class _Grid:
