@@ -60,7 +60,7 @@ class Resolved(Generic[ModelT]):
 def load_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; a ConfigError says what keeps it from being one."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         what, remedy = "there is no such configuration file", "check the path"
     except IsADirectoryError:
@@ -69,6 +69,8 @@ def load_toml(path: Path) -> dict[str, Any]:
         what, remedy = f"not UTF-8 text (byte {error.start})", "save the file as UTF-8"
     except tomllib.TOMLDecodeError as error:
         what, remedy = f"malformed TOML: {error}", "correct the file there"
+    except RecursionError:
+        what, remedy = "malformed TOML: nested too deeply", "correct the file"
     except OSError as error:
         what = f"the configuration cannot be read: {error.strerror}"
         remedy = "check the path and its permissions"
@@ -261,12 +263,14 @@ def _describe_error(model_class: type[BaseModel], detail: ErrorDetails) -> tuple
     """What is wrong with one key, and what to do."""
     path = _key_path(detail)
     indices = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
-    key = ".".join(path) + indices or "the configuration"
+    key = ".".join(path) + indices
     if detail["type"] == "extra_forbidden":
         return f"unknown key {key!r}", _suggest(model_class, path)
     if detail["type"] == "missing":
         return f"{key} is missing", f"set {key}"
     allowed = detail["msg"].removeprefix("Value error, ")
+    if not path:  # parts that do not fit together: the message names them
+        return allowed, "correct one of them"
     return (
         f"{key} = {_short(detail['input'])}: {allowed[:1].lower()}{allowed[1:]}",
         f"correct {key}",

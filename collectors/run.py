@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _log = logging.getLogger("opsuite")
+_NAMED = 8  # runs in an error message
 _MANIFEST = "run.json"
 
 
@@ -119,33 +120,30 @@ class RunDirectory:
             UsageError: several begin so, or it is of another kind.
             DataError: its manifest is corrupt.
         """
-        names = _run_names(home)
-        if reference == "last" and names:
-            runs = (run for run in list_runs(home) if kind in (None, run.manifest.kind))
-            found = [run.path.name for run in runs][:1]
+        if reference in _run_names(home):
+            run = cls.load(home / "runs" / reference)
+            if kind not in (None, run.manifest.kind):
+                raise UsageError(
+                    f"{run.run_id} is a {run.manifest.kind} run, and this needs a {kind} run",
+                    where=str(run.path),
+                    remedy="see `opsuite runs list`",
+                )
+            return run
+        runs = [run for run in list_runs(home) if kind in (None, run.manifest.kind)]
+        if reference == "last":
+            found = runs[:1]
         else:
-            exact = [name for name in names if name == reference]
-            found = exact or [name for name in names if reference and name.startswith(reference)]
+            found = [run for run in runs if reference and run.run_id.startswith(reference)]
         if not found:
-            raise Unreachable(
-                f"there is no {kind or ''} run {reference!r}".replace("  ", " "),
-                where=str(home / "runs"),
-                remedy=_known(names),
-            )
+            what = f"run {reference!r}" if kind is None else f"{kind} run {reference!r}"
+            raise Unreachable(f"there is no {what}", where=str(home / "runs"), remedy=_known(runs))
         if len(found) > 1:
             raise UsageError(
                 f"{reference!r} is the beginning of {len(found)} runs",
                 where=str(home / "runs"),
-                remedy=f"give one of them: {', '.join(sorted(found)[:8])}",
+                remedy=f"give one of them: {_listed(found)}",
             )
-        run = cls.load(home / "runs" / found[0])
-        if kind not in (None, run.manifest.kind):
-            raise UsageError(
-                f"{run.run_id} is a {run.manifest.kind} run, and this needs a {kind} run",
-                where=str(run.path),
-                remedy="see `opsuite runs list`",
-            )
-        return run
+        return found[0]
 
     @classmethod
     def load(cls, path: Path) -> RunDirectory:
@@ -234,10 +232,16 @@ def _run_names(home: Path) -> list[str]:
     return [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
 
-def _known(names: list[str]) -> str:
-    if not names:
+def _known(runs: list[RunDirectory]) -> str:
+    if not runs:
         return "start one with `opsuite launch`, or set OPSUITE_HOME to where the runs are"
-    return f"there are: {', '.join(sorted(names)[:8])}{' ...' if len(names) > 8 else ''}"
+    return f"there are: {_listed(runs)}"
+
+
+def _listed(runs: list[RunDirectory]) -> str:
+    """The newest ones by name."""
+    more = " ..." if len(runs) > _NAMED else ""
+    return ", ".join(run.run_id for run in runs[:_NAMED]) + more
 
 
 def _new_id(name: str, started_ns: int) -> str:

@@ -27,10 +27,3 @@ def pick_device(choice: DeviceChoice = "auto", local_rank: int = 0, ranks: int =
             remedy="set parallel.device to cpu, or start fewer ranks",
         )
     return torch.device("cuda", local_rank)
-
-
-def describe_device(device: torch.device) -> str:
-    """The device in words: ``cpu``, or the GPU's name with its index."""
-    if device.type == "cuda":
-        return f"cuda:{device.index} {torch.cuda.get_device_name(device)}"
-    return device.type

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from collectors.errors import DataError, Unreachable, UsageError
 from collectors.run import RunDirectory
-from opsuite.cli.output import narrate
+from opsuite.output import narrate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from playbooks.finding import Confidence
 from playbooks.host_contention import find_host_contention
 from playbooks.step_times import Source, StepTimes, load_step_times
 from playbooks.straggler import find_stragglers
@@ -15,32 +16,15 @@ if TYPE_CHECKING:
     from playbooks.finding import Finding
 
 
-@dataclass(frozen=True, kw_only=True)
-class Playbook:
-    """One diagnosis: a question, and the pure function that answers it."""
-
-    name: str
-    question: str
-    examine: Callable[[StepTimes], list[Finding]]
-
-
-PLAYBOOKS = (
-    Playbook(
-        name="straggler",
-        question="does a rank do the same work more slowly than its peers?",
-        examine=find_stragglers,
-    ),
-    Playbook(
-        name="host_contention",
-        question="do all ranks of a host wait for its cores?",
-        examine=find_host_contention,
-    ),
+PLAYBOOKS: tuple[Callable[[StepTimes], list[Finding]], ...] = (
+    find_stragglers,
+    find_host_contention,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What the playbooks found, most expensive first, and what they looked at."""
+    """What the playbooks found, the surest first and then the costliest, and in how much data."""
 
     run_id: str
     findings: tuple[Finding, ...]
@@ -60,11 +44,15 @@ class Diagnosis:
 def diagnose(source: Source, run_id: str) -> Diagnosis:
     """Ask every playbook about one run."""
     times = load_step_times(source, run_id)
-    findings = [finding for playbook in PLAYBOOKS for finding in playbook.examine(times)]
+    findings = [finding for playbook in PLAYBOOKS for finding in playbook(times)]
     return Diagnosis(
         run_id=run_id,
-        findings=tuple(sorted(findings, key=lambda finding: -finding.share_lost)),
+        findings=tuple(sorted(findings, key=_importance)),
         steps=int(times.steps.size),
         ranks=int(times.ranks.size),
         wall_s=times.wall,
     )
+
+
+def _importance(finding: Finding) -> tuple[int, float]:
+    return list(Confidence).index(finding.confidence), -finding.share_lost

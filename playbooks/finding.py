@@ -21,14 +21,14 @@ class Evidence:
 
     Attributes:
         what: what was measured in the suspect steps, giving ``value``.
-        against: what it is compared with, giving ``baseline``.
+        against: what it is compared with, giving ``baseline``; "" and None where there is nothing.
         unit: of both: "s", or "" for a plain number.
     """
 
     what: str
     value: float
     against: str
-    baseline: float
+    baseline: float | None
     unit: str
 
 
@@ -44,7 +44,8 @@ class Finding:
         cause: ``cpu_contention`` (it waited for its core), ``slow_core`` (the same work took more
             time on the core) or ``unknown``.
         first_step, last_step: the steps concerned, both inclusive.
-        slowdown: own time in those steps over the expected own time; 2.0 is twice as slow.
+        slowdown: own time in those steps over the expected own time; 2.0 is twice as slow. None
+            where nothing shows what to expect.
         share_lost: part of the run's wall time that this cost, 0 to 1.
         evidence: the measured facts behind it.
         sql: a query for ``opsuite query`` that shows it.
@@ -58,7 +59,7 @@ class Finding:
     cause: str
     first_step: int
     last_step: int
-    slowdown: float
+    slowdown: float | None
     share_lost: float
     confidence: Confidence
     evidence: tuple[Evidence, ...]

@@ -30,7 +30,7 @@ def find_host_contention(times: StepTimes) -> list[Finding]:
         for share in [_least_wait_share(times, host)]
         for segment in _crowded(share)
     ]
-    return [finding for finding in findings if finding.slowdown >= MIN_SLOWDOWN]
+    return [f for f in findings if f.slowdown is None or f.slowdown >= MIN_SLOWDOWN]
 
 
 def _crowded(share: NDArray[np.float64]) -> list[Segment]:
@@ -58,12 +58,11 @@ def _describe(times: StepTimes, host: str, share: NDArray[np.float64], segment: 
     steps = times.steps[segment.slice]
     apart = outside(times.steps.size, [segment])
     duration = np.max(times.duration, axis=1)
-    inside = float(np.median(duration[segment.slice]))
-    # Crowded from end to end, the run shows no usual step: take the waiting off instead.
-    uncrowded = duration if apart.any() else duration * (1 - share)
-    usual = max(float(np.quantile(uncrowded, 0.25)), 1e-9)
-    otherwise = float(np.median(share[apart])) if apart.any() else 0.0
-    lost = np.maximum(share - otherwise, 0.0) * duration
+    waited = float(np.median(share[segment.slice]))
+    # Crowded from end to end, the run shows no usual step to compare with.
+    otherwise = float(np.median(share[apart])) if apart.any() else None
+    usual = float(np.quantile(duration, 0.25)) if apart.any() else None
+    lost = np.maximum(share - (MIN_RISE if otherwise is None else otherwise), 0.0) * duration
     run, first, last = times.run_id.replace("'", "''"), int(steps[0]), int(steps[-1])
     return Finding(
         kind="host_contention",
@@ -73,14 +72,14 @@ def _describe(times: StepTimes, host: str, share: NDArray[np.float64], segment: 
         cause="cpu_contention",
         first_step=first,
         last_step=last,
-        slowdown=inside / usual,
+        slowdown=float(np.median(duration[segment.slice])) / usual if usual else None,
         share_lost=float(np.sum(lost[segment.slice])) / max(times.wall, 1e-9),
         confidence=Confidence.POSSIBLE,
         evidence=(
             Evidence(
                 what="share of a step that every rank waited for a core",
-                value=float(np.median(share[segment.slice])),
-                against="otherwise" if apart.any() else "on a host of its own",
+                value=waited,
+                against="" if otherwise is None else "otherwise",
                 baseline=otherwise,
                 unit="",
             ),

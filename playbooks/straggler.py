@@ -143,7 +143,7 @@ def _evidence(times: StepTimes, rank: int, segment: Segment) -> list[Evidence]:
         _fact(f"own time in {name}", own[inside, rank], "its peers", peer_median(own, rank)[inside])
         for name, own in times.own.items()
     ]
-    return [f for f in facts if np.isfinite(f.value) and np.isfinite(f.baseline)]
+    return [f for f in facts if not np.isnan([f.value, f.baseline or 0.0]).any()]
 
 
 def _fact(

@@ -27,8 +27,8 @@ def render_finding(number: int, finding: Finding) -> str:
     """Headline first: who, what, when, why, how sure, how much."""
     who = _who(finding)
     lines = [
-        f"[{number}] {finding.kind}: {who}, steps {finding.first_step}-{finding.last_step},"
-        f" {finding.slowdown:.2f}x slower ({finding.confidence})",
+        f"[{number}] {finding.kind}: {who}, steps {finding.first_step}-{finding.last_step}"
+        f"{_slowdown(finding)} ({finding.confidence})",
         f"    cause     {finding.cause.replace('_', ' ')}",
         f"    phase     {finding.phase}",
         f"    cost      {finding.share_lost:.1%} of the run",
@@ -47,9 +47,16 @@ def _who(finding: Finding) -> str:
     return f"rank {ranks} on {hosts}"
 
 
+def _slowdown(finding: Finding) -> str:
+    return "" if finding.slowdown is None else f", {finding.slowdown:.2f}x slower"
+
+
 def _fact(evidence: Evidence) -> str:
-    if evidence.unit == "s":
-        value, baseline = f"{evidence.value * 1e3:.1f} ms", f"{evidence.baseline * 1e3:.1f} ms"
-    else:
-        value, baseline = f"{evidence.value:.2f}", f"{evidence.baseline:.2f}"
-    return f"{evidence.what}: {value}; {evidence.against}: {baseline}"
+    fact = f"{evidence.what}: {_figure(evidence.value, evidence.unit)}"
+    if evidence.baseline is None:
+        return fact
+    return f"{fact}; {evidence.against}: {_figure(evidence.baseline, evidence.unit)}"
+
+
+def _figure(value: float, unit: str) -> str:
+    return f"{value * 1e3:.1f} ms" if unit == "s" else f"{value:.2f}"

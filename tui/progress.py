@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import deque
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from collectors.record import Kind, kinds, name_ids
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 _INTERVAL_S = 0.25
 _RECENT_STEPS = 20
 _LINES = 10
+_SILENCE_S = 30.0
 
 
 class StepTally:
@@ -28,22 +31,27 @@ class StepTally:
 
     Attributes:
         step: the last one done, 0 before the first.
-        loss: of that step, or None.
+        loss: mean over the recent steps (one small batch says little), or None.
         tokens_per_step: as recorded, or None.
     """
 
     def __init__(self, total_steps: int) -> None:
         self.total_steps = total_steps
         self.step = 0
-        self.loss: float | None = None
         self.tokens_per_step: float | None = None
         self._recent: deque[tuple[int, int]] = deque(maxlen=_RECENT_STEPS)
+        self._losses: deque[float] = deque(maxlen=_RECENT_STEPS)
 
     def add(self, step: int, at_ns: int, loss: float) -> None:
         """A step has ended."""
         if step > self.step:
-            self.step, self.loss = step, loss
+            self.step = step
             self._recent.append((step, at_ns))
+            self._losses.append(loss)
+
+    @property
+    def loss(self) -> float | None:
+        return fmean(self._losses) if self._losses else None
 
     @property
     def steps_per_s(self) -> float | None:
@@ -121,21 +129,23 @@ class TrainingProgress:
 
 
 class _Lines:
-    """A line for every tenth of the run."""
+    """A line for every tenth of the run, and at least one in half a minute."""
 
     def __init__(self, stream: TextIO, total_steps: int) -> None:
         self._stream = stream
         self._every = max(1, total_steps // _LINES)
         self._shown = 0
+        self._shown_s = time.monotonic()
 
     def start(self) -> None: ...
 
     def show(self, tally: StepTally) -> None:
-        due = tally.step // self._every > self._shown // self._every
+        silent = tally.step > self._shown and time.monotonic() - self._shown_s > _SILENCE_S
+        due = silent or tally.step // self._every > self._shown // self._every
         if due or (tally.step == tally.total_steps and self._shown < tally.step):
             self._stream.write(f"{tally}\n")
             self._stream.flush()
-            self._shown = tally.step
+            self._shown, self._shown_s = tally.step, time.monotonic()
 
     def stop(self) -> None: ...
 

@@ -27,19 +27,24 @@ def render_table(
 ) -> str:
     """Plain text, numbers to the right; a missing value is "n/a".
 
-    ``width`` is the terminal's where stdout is one, and unlimited elsewhere; what does not fit is
-    folded, never cut.
+    ``width`` is the terminal's where stdout is one, and unlimited elsewhere. Texts of several words
+    are folded to fit; numbers and names are not, so that they can be read and copied: where these
+    alone are too wide, the table is.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for index, name in enumerate(columns):
         values = [row[index] for row in rows if row[index] is not None]
         numeric = bool(values) and all(isinstance(value, Number) for value in values)
-        justify = "right" if numeric else "left"
-        table.add_column(Text(name), justify=justify, overflow="fold")  # type: ignore[arg-type]
+        words = any(isinstance(value, str) and " " in value for value in values)
+        table.add_column(
+            Text(name), justify="right" if numeric else "left", no_wrap=not words, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text(format_cell(value)) for value in row))
     text = StringIO()
-    Console(file=text, width=width or _terminal_width(), color_system=None).print(table)
+    console = Console(file=text, width=width or _terminal_width(), color_system=None)
+    console.width = max(console.width, table.__rich_measure__(console, console.options).minimum)
+    console.print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 

@@ -11,21 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from collectors.recorder import Recorder
+    from engine.step_hook import StepHook
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
-
-
-class Injector(Protocol):
-    """A fault at work in one rank, driven by the rank's steps."""
-
-    def on_step_begin(self, step: int) -> None:
-        """Called before ``step`` (from 1) begins."""
-
-    def on_step_end(self, step: int) -> None:
-        """Called after ``step`` has ended."""
-
-    def close(self) -> None:
-        """Called once, however the run ends."""
 
 
 class Fault(Protocol):
@@ -55,7 +43,7 @@ class Fault(Protocol):
 
     def inject(
         self, *, rank: int, cores: Sequence[int], unpinned: str, recorder: Recorder
-    ) -> Injector | None:
+    ) -> StepHook | None:
         """The part of the fault in ``rank``, which is pinned to ``cores``; None if it has none."""
 
 

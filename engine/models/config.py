@@ -39,12 +39,3 @@ class ModelConfig(Config):
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.n_heads
-
-    @property
-    def n_parameters(self) -> int:
-        """Trainable parameters, embeddings included."""
-        attention = 2 * self.hidden_size * self.head_dim * (self.n_heads + self.n_kv_heads)
-        mlp = 3 * self.hidden_size * self.intermediate_size
-        norms = 2 * self.hidden_size
-        embeddings = (1 if self.tie_embeddings else 2) * self.vocab_size * self.hidden_size
-        return self.n_layers * (attention + mlp + norms) + embeddings + self.hidden_size

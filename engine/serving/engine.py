@@ -144,11 +144,10 @@ class Engine:
         iteration = self._policy.schedule(time.monotonic())
         assert iteration.prefill or iteration.decode, "what is admitted can run"
         self._iteration += 1
-        if iteration.prefill:
+        for number in iteration.prefill:
             start_ns = now_ns()
-            for number in iteration.prefill:
-                self._prefill(number)
-            self._flush("prefill", start_ns)
+            self._prefill(number)
+            self._flush("prefill", start_ns)  # its first token does not wait for the next prompt
         if iteration.decode:
             start_ns = now_ns()
             self._decode(iteration.decode)

@@ -8,12 +8,12 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from collectors.errors import StorageError, UsageError
-from engine.training.sources import list_sources, read_documents
+from engine.training.sources import KINDS, count_others, list_sources, read_documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -84,6 +84,8 @@ def prepare_corpus(
     corpus = open_corpus(directory)
     if corpus is None:
         narrate(f"corpus: reading {len(sources)} files, at most {config.max_bytes / 1e6:.1f} MB")
+        if others := count_others(config.paths):
+            narrate(f"corpus: {others} files of other kinds left out (read are {KINDS})")
         try:
             corpus = _build(sources, vocab_size, config.max_bytes, directory)
         except OSError as error:
@@ -127,7 +129,7 @@ def _build(sources: list[Path], vocab_size: int, max_bytes: int, directory: Path
         if not n_tokens:
             raise UsageError(
                 "the data holds no text",
-                where=f"{len(sources)} files, {reader.n_skipped} of them not UTF-8",
+                where=f"{len(sources)} files, {reader.n_skipped} documents that are not text",
                 remedy="give --data files with text",
             )
         (aside / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
@@ -212,6 +214,7 @@ def _ids(tokenizer: Tokenizer, batch: list[str]) -> list[int]:
     return ids
 
 
-def _write(out: object, ids: list[int], dtype: str) -> int:
-    np.asarray(ids, dtype=dtype).tofile(out)  # type: ignore[arg-type]
+def _write(out: BinaryIO, ids: list[int], dtype: str) -> int:
+    # Not tofile: where the disk is full, its error does not say so.
+    out.write(np.asarray(ids, dtype=dtype).data)
     return len(ids)

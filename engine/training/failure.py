@@ -75,8 +75,11 @@ class RankFailure:
         lines = [f"rank {self.rank} on {self.host} failed first: {end}"]
         if self.user_error:
             return "\n".join([*lines, self.user_error])
-        lines.append(f"  log: {self.log}")
-        lines += [f"  | {line}" for line in (self.traceback or self.tail).splitlines()]
+        if self.signal == signal.SIGKILL.name:
+            lines.append("  (somebody's kill -9, or the kernel's for want of memory: see dmesg)")
+        said = (self.traceback or self.tail).splitlines()
+        lines.append(f"  log: {self.log}{'' if said else ' (empty)'}")
+        lines += [f"  | {line}" for line in said]
         return "\n".join(lines)
 
 

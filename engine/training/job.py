@@ -27,6 +27,7 @@ class Job:
         resume_from: directory of the checkpoint to go on from, or None.
         cores: cores of each local rank; empty where ranks are not pinned.
         unpinned: the reason for that, or "".
+        launcher_pid: the process that ranks must not outlive.
     """
 
     run_id: str
@@ -35,6 +36,7 @@ class Job:
     resume_from: str | None
     cores: tuple[tuple[int, ...], ...]
     unpinned: str
+    launcher_pid: int
 
     def write(self, run: Path) -> None:
         """Store it in the run directory; StorageError where the disk refuses."""

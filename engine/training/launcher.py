@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING
 from collectors.errors import ConfigError, DataError, UsageError
 from collectors.run import RunDirectory
 from engine.faults.grammar import parse_fault
-from engine.faults.registry import FAULTS
+from engine.faults.registry import FAULTS, check_faults
 from engine.training.affinity import available_cores, plan_affinity
 from engine.training.checkpoint import CheckpointStore
+from engine.training.config import RunConfig
 from engine.training.corpus import open_corpus, prepare_corpus
 from engine.training.failure import Finished, Interrupted, RankFailure
 from engine.training.job import Job, JobResult
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     from engine.training.affinity import AffinityPlan
     from engine.training.checkpoint import Checkpoint
-    from engine.training.config import RunConfig
     from engine.training.corpus import Corpus
 
 FINISHED, FAILED, INTERRUPTED = "finished", "failed", "interrupted"
@@ -81,7 +82,7 @@ def launch(
         DataError: the data, or every checkpoint to resume from, is unusable.
         StorageError: the disk refused.
     """
-    _check_faults(config)
+    check_faults(config.faults, ranks=config.parallel.world_size, steps=config.train.steps)
     plan = _plan(config, narrate)
     start = _newest_whole(resume, config, narrate) if resume else None
     corpus = _corpus(config, home, start, narrate)
@@ -116,6 +117,7 @@ def _hand_over(
         resume_from=str(start.path) if start else None,
         cores=plan.cores,
         unpinned=plan.reason,
+        launcher_pid=os.getpid(),
     ).write(run.path)
 
 
@@ -134,14 +136,6 @@ def _check_devices(config: RunConfig) -> None:
     from engine.devices import pick_device
 
     pick_device(config.parallel.device, 0, config.parallel.world_size)
-
-
-def _check_faults(config: RunConfig) -> None:
-    for text in config.faults:
-        fault = parse_fault(text, FAULTS)
-        misfit = fault.misfit(world_size=config.parallel.world_size, steps=config.train.steps)
-        if misfit:
-            raise UsageError(misfit, where=f"--fault {text}", remedy="correct the fault")
 
 
 def _plan(config: RunConfig, narrate: Callable[[str], None]) -> AffinityPlan:
@@ -170,6 +164,7 @@ def _newest_whole(
             for problem in problems:
                 narrate(f"warning: a checkpoint is damaged: {problem}")
             narrate(f"resuming after step {found.step}, from {found.path}")
+            _tell_new_schedule(run, config, narrate)
             return found
         problems.append(found)
     if problems:
@@ -183,6 +178,18 @@ def _newest_whole(
         where=str(run.checkpoints),
         remedy="start a new run, with checkpoint.every set",
     )
+
+
+def _tell_new_schedule(
+    run: RunDirectory, config: RunConfig, narrate: Callable[[str], None]
+) -> None:
+    """The one thing that a longer run changes in the past's plans."""
+    planned = RunConfig.model_validate(run.manifest.config).decay_steps
+    if planned != config.decay_steps:
+        narrate(
+            f"note: the learning rate was to fall until step {planned}, and now falls until step"
+            f" {config.decay_steps}; optimizer.decay_steps={planned} keeps the old plan"
+        )
 
 
 def _check_resumable(checkpoint: Checkpoint, config: RunConfig) -> None:

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from collectors.recorder import Recorder
+    from engine.step_hook import StepHook
     from engine.training.config import RunConfig
     from engine.training.corpus import Corpus
     from engine.training.mesh import Mesh
-    from engine.training.trainer import StepHook, TrainingResult
+    from engine.training.trainer import TrainingResult
 
 
 def train_rank(run: Path, job: Job, config: RunConfig) -> None:

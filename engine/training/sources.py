@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _TEXT_SUFFIXES = frozenset({".txt", ".py", ".md"})
 _SUFFIXES = _TEXT_SUFFIXES | {".jsonl", ".parquet"}
+KINDS = ", ".join(sorted(_SUFFIXES))
 _PARQUET_ROWS = 1024
 # Installed packages are not the standard library; its tests are mostly tables of data.
 _LIBRARY_EXCLUDES = frozenset({"site-packages", "dist-packages", "__pycache__", "test", "tests"})
@@ -37,6 +38,13 @@ def list_sources(paths: Sequence[str]) -> list[Path]:
     if not paths:
         return _standard_library()
     return [source for path in paths for source in _expand(Path(path).expanduser())]
+
+
+def count_others(paths: Sequence[str]) -> int:
+    """How many files in the directories among ``paths`` are of kinds that are not read."""
+    directories = [path for path in map(Path, paths) if path.is_dir()]
+    files = (p for directory in directories for p in directory.rglob("*") if p.is_file())
+    return sum(p.suffix not in _SUFFIXES for p in files)
 
 
 def read_documents(source: Path) -> Iterator[Document]:
@@ -70,19 +78,18 @@ def _expand(path: Path) -> list[Path]:
         raise UsageError(
             "no such data", where=str(path), remedy="give --data files or directories that exist"
         )
-    kinds = ", ".join(sorted(_SUFFIXES))
     if path.is_file():
         if path.suffix not in _SUFFIXES:
             raise UsageError(
                 f"unknown kind of data: {path.suffix or 'a name without suffix'}",
                 where=str(path),
-                remedy=f"give files that end in one of {kinds}",
+                remedy=f"give files that end in one of {KINDS}",
             )
         return [path.absolute()]
     found = sorted(p.absolute() for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
     if not found:
         raise UsageError(
-            "no data in the directory", where=str(path), remedy=f"it should hold {kinds} files"
+            "no data in the directory", where=str(path), remedy=f"it should hold {KINDS} files"
         )
     return found
 
@@ -127,4 +134,9 @@ def _read_parquet(source: Path) -> Iterator[Document]:
                 'no column "text"', where=str(source), remedy='name the text column "text"'
             ) from None
         except duckdb.Error as error:
-            raise DataError(f"not a readable Parquet file: {error}", where=str(source)) from None
+            reason = str(error).partition("\n")[0]
+            raise DataError(
+                f"not a readable Parquet file: {reason}",
+                where=str(source),
+                remedy="write the file again, or leave it out",
+            ) from None

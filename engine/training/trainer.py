@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,23 +20,11 @@ if TYPE_CHECKING:
     from collectors.recorder import Recorder
     from engine.groups import CurrentStep
     from engine.models.transformer import Transformer
+    from engine.step_hook import StepHook
     from engine.training.config import RunConfig
     from engine.training.loader import BatchLoader
     from engine.training.mesh import Mesh
     from engine.training.optimizer import Optimizer
-
-
-class StepHook(Protocol):
-    """Something that happens around steps, such as an injected fault."""
-
-    def on_step_begin(self, step: int) -> None:
-        """Called before ``step`` (from 1) begins."""
-
-    def on_step_end(self, step: int) -> None:
-        """Called after ``step`` has ended."""
-
-    def close(self) -> None:
-        """Called once, however training ends."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from engine.training.affinity import pin_process
 from engine.training.config import RunConfig
 from engine.training.failure import log_path
 from engine.training.job import Job
+from engine.training.lifeline import end_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,7 @@ def run_rank(train: Callable[[Path, Job, RunConfig], None]) -> None:
     run = Path(sys.argv[1])
     _log_to(log_path(run / "logs", int(os.environ["RANK"])))
     job = Job.read(run)
+    end_with(job.launcher_pid)
     config = RunConfig.model_validate(job.config)
     _settle(job, config)
 

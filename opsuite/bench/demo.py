@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from collectors.settings import Settings
+from opsuite.bench.home import bench_home
 from opsuite.bench.result import Row
-from opsuite.cli.output import narrate
 from opsuite.demo import (
     FIRST_SLOW_STEP,
     GUILTY_RANK,
@@ -21,6 +21,7 @@ from opsuite.demo import (
     train,
     was_injected,
 )
+from opsuite.output import narrate
 
 if TYPE_CHECKING:
     from playbooks.diagnosis import Diagnosis
@@ -53,7 +54,7 @@ def measure(rounds: int) -> list[Row]:
 
 
 def _run(*, fault: bool) -> _Trial:
-    home = Settings.from_environment().home
+    home = bench_home()
     run_id = train(home, fault=fault, narrate=narrate).run.run_id
     trial = _Trial(
         run_id=run_id, injected=was_injected(home, run_id), diagnosis=examine(home, run_id)
@@ -94,7 +95,7 @@ def _border_error(trials: list[_Trial]) -> Row:
     ]
     return Row(
         name="faulted runs: worst error of a border",
-        value=max(errors, default=float("nan")) if errors else 0.0,
+        value=max(errors) if errors else None,
         unit="steps",
         rounds=len(errors),
     )
@@ -118,7 +119,8 @@ def _blamed(trials: list[_Trial]) -> Row:
 def _demo_time() -> Row:
     start = perf_counter()
     command = [sys.executable, "-P", "-m", "opsuite.cli.main", "demo", "--json"]
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    environment = {**os.environ, "OPSUITE_HOME": str(bench_home())}
+    demo = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False)
     seconds = perf_counter() - start
     return Row(
         name="opsuite demo, whole",
@@ -126,5 +128,6 @@ def _demo_time() -> Row:
         unit="s",
         rounds=1,
         target=f"<= {MAX_DEMO_S:.0f} s",
-        met=seconds <= MAX_DEMO_S,
+        met=seconds <= MAX_DEMO_S and demo.returncode == 0,
+        note="" if demo.returncode == 0 else f"it ended with exit code {demo.returncode}",
     )

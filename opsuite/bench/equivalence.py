@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from collectors.settings import Settings
 from collectors.store import Store
+from opsuite.bench.home import bench_home
 from opsuite.bench.result import Row
-from opsuite.cli.output import narrate
 from opsuite.demo import CONFIG
+from opsuite.output import narrate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +55,7 @@ def _losses(mesh: Mapping[str, int], seed: int) -> list[float]:
         "parallel": {**mesh, "device": "cpu"},
     }
     config = resolve(RunConfig, [("the demo", CONFIG), ("the benchmark", given)]).value
-    home = Settings.from_environment().home
+    home = bench_home()
     run = launch(config, home=home, command=["opsuite", "bench"], narrate=narrate).run
     with Store.open(home) as store:
         rows = store.rows(

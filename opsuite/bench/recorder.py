@@ -14,12 +14,12 @@ import numpy as np
 
 from collectors.clock import host_name
 from collectors.recorder import Identity, open_recorder
-from collectors.settings import Settings
+from opsuite.bench.home import bench_home
 from opsuite.bench.recording_rank import output_path
 from opsuite.bench.result import Row
 from opsuite.bench.rounds import interleave, median_interval, ratio_interval
-from opsuite.cli.output import narrate
 from opsuite.demo import CONFIG
+from opsuite.output import narrate
 
 if TYPE_CHECKING:
     from collectors.recorder import Recorder
@@ -106,7 +106,7 @@ def _step_row(rounds: int) -> Row:
     config = resolve(RunConfig, [("the demo", CONFIG), ("the benchmark", given)]).value
     run = launch(
         config,
-        home=Settings.from_environment().home,
+        home=bench_home(),
         command=["opsuite", "bench", "recorder"],
         narrate=narrate,
         watch=lambda run: show_progress(run, total_steps=steps),

@@ -18,7 +18,7 @@ class Row:
 
     Attributes:
         name: what was measured.
-        value: the figure (a median where rounds > 1).
+        value: the figure (a median where rounds > 1); None where nothing could be measured.
         unit: of ``value`` and ``baseline``.
         baseline: the figure it is compared with, from the same run; None where there is none.
         ratio: value / baseline.
@@ -30,7 +30,7 @@ class Row:
     """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     rounds: int
     baseline: float | None = None
@@ -74,8 +74,11 @@ def make_result(name: str, rows: list[Row]) -> Result:
 
 def _commit() -> str:
     """The commit of this source tree; ``+`` marks uncommitted changes."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
     try:
+        ours = [*git, "ls-files", "--error-unmatch", here.name]  # not of a project we are inside of
+        subprocess.run(ours, capture_output=True, check=True)
         head = subprocess.run(
             [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
         )
@@ -94,4 +97,4 @@ def _device() -> str:
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = names[0].split(":", 1)[1].strip() if names else model
     memory = psutil.virtual_memory().total / (1 << 30)
-    return f"{model}, {psutil.cpu_count()} cores, {memory:.0f} GiB, no GPU used"
+    return f"{model}, {psutil.cpu_count()} cores, {memory:.0f} GiB, CPU ranks"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opsuite.cli.exit_codes import ExitCode
-from opsuite.cli.output import print_data, print_json
+from opsuite.output import print_data, print_json
 
 if TYPE_CHECKING:
     from opsuite.bench.result import Result, Row
@@ -20,7 +20,7 @@ def bench(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Measure one of the benchmarks; exits with 1 where a target is missed."""
+    """Measure a benchmark; exits with 1 where a target is missed."""
     from opsuite.bench.registry import BENCHES, find_bench
     from opsuite.bench.result import make_result
     from tui.table import render_table

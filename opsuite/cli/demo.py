@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from opsuite.cli.exit_codes import ExitCode
-from opsuite.cli.output import narrate, print_data, print_json
+from opsuite.output import narrate, print_data, print_json
 
 if TYPE_CHECKING:
     from opsuite.demo import Served
@@ -22,7 +22,7 @@ def demo(
     ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
-    """Train on two ranks with a real fault, find the guilty rank, serve what was trained.
+    """Train with a fault, find the guilty rank, serve the result.
 
     Exits with 1 where the diagnosis is not what was injected.
     """

@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from opsuite.cli.exit_codes import ExitCode
-from opsuite.cli.output import print_data, print_json
+from opsuite.output import print_data, print_json
 
 
 def diagnose(
     run: Annotated[str, typer.Argument(help="Training run: id, its beginning, or last.")] = "last",
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Compare every rank with its peers and its own past; name who is slow, and why.
+    """Name the rank that holds the others up, and why.
 
     Exits with 0 where nothing is wrong and with 1 where something was found.
     """

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from opsuite.cli.exit_codes import ExitCode
-from opsuite.cli.output import print_data, print_json
+from opsuite.output import print_data, print_json
 
 
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
-    """Say what this machine has and lacks (GPU, cores, permissions) and what follows.
+    """Say what this machine has and lacks, and what follows.
 
     Exits with 1 only where nothing would work.
     """

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from opsuite.cli.output import narrate, print_data, print_json
 from opsuite.extras import require_engine
+from opsuite.output import narrate, print_data, print_json
 
 if TYPE_CHECKING:
     from collectors.configuration import Layer, Resolved
@@ -47,23 +47,26 @@ def launch(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print data as JSON.")] = False,
 ) -> None:
-    """Train a model on this machine, record everything, and write a checkpoint at the end."""
+    """Train a model on this machine, and record everything."""
     from collectors.configuration import describe_toml
     from collectors.settings import Settings
+    from engine.faults.registry import check_faults
     from engine.training.config import RunConfig
 
     if example:
         print_data(describe_toml(RunConfig))
         return
     home = Settings.from_environment().home
-    run = _find_run(home, resume, config) if resume else None
+    run = None if resume is None else _find_run(home, resume, config)
     layers = _layers(config, run, data or [], fault or [], overrides or [])
     resolved = _with_ranks(layers, nproc)
+    value = resolved.value
+    check_faults(value.faults, ranks=value.parallel.world_size, steps=value.train.steps)
     if dry_run:
         _print_configuration(resolved, as_json=json)
         return
     require_engine()
-    result = _launch(resolved.value, home, run)
+    result = _launch(value, home, run)
     if json:
         print_json(_document(result))
     _tell(result)
@@ -165,6 +168,10 @@ def _tell(result: LaunchResult) -> None:
         narrate(f"next: opsuite diagnose {result.run.run_id}")
     if result.problem:
         narrate(f"run {result.run.run_id} {result.status}")
+        if any(result.run.checkpoints.glob("step-*[0-9]")):
+            narrate(
+                f"to go on from its last checkpoint: opsuite launch --resume {result.run.run_id}"
+            )
         narrate(result.problem)
 
 

@@ -14,7 +14,7 @@ from collectors.settings import Settings
 from opsuite import __version__
 from opsuite.cli import bench, demo, diagnose, doctor, launch, query, runs, serve
 from opsuite.cli.exit_codes import ExitCode
-from opsuite.cli.output import narrate, print_data
+from opsuite.output import narrate, print_data
 
 # Typer brings click or, since 0.20, a copy of its own: its errors are known by their family only.
 _ClickError: type[Exception] = next(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from collectors.errors import UsageError
-from opsuite.cli.output import narrate, print_data, print_json
+from opsuite.output import narrate, print_data, print_json
 
 if TYPE_CHECKING:
     from collectors.store import Table
@@ -34,7 +34,7 @@ def query(
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Most rows to print; 0: all.")] = 1000,
 ) -> None:
-    """Run one SELECT on the views: runs, ranks, steps, phases, spans, collectives and others.
+    """Ask the views of all runs one SELECT.
 
     "SHOW TABLES" lists the views, and "DESCRIBE steps" the columns of one.
     """

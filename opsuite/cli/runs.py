@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from opsuite.cli.output import narrate, print_data, print_json
+from opsuite.output import narrate, print_data, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 runs = typer.Typer(no_args_is_help=True, help="List runs, and show one.")
 
 _LIST = """
-    SELECT run_id, kind, status, started_ns AS started, duration_s, world_size, steps, loss
+    SELECT run_id, kind, status, started_ns AS started, duration_s, world_size AS ranks,
+           nullif(steps, 0) AS steps, loss
     FROM runs ORDER BY started_ns DESC
 """
 _FACTS = "SELECT steps, dropped, damaged FROM runs WHERE run_id = ?"
@@ -33,10 +34,18 @@ _LEARNING = """
 """
 _RANKS = "SELECT rank, host, pid FROM ranks WHERE run_id = ? ORDER BY rank"
 _PHASES = """
-    SELECT phase, rank, median(duration_s), median(own_s), median(blocked_s)
-    FROM phases WHERE run_id = ? GROUP BY phase, rank ORDER BY min(start_ns), phase, rank
+    SELECT phase, rank, median(duration_s), median(own_s), median(blocked_s),
+           median(transfer_s)
+    FROM phases WHERE run_id = ? GROUP BY phase, rank
+    ORDER BY min(min(start_ns)) OVER (PARTITION BY phase), phase, rank
 """
-_PHASE_COLUMNS = ("phase", "rank", "duration_s", "own_s", "blocked_s")
+_PHASE_COLUMNS = ("phase", "rank", "duration_s", "own_s", "blocked_s", "transfer_s")
+_REQUESTS = """
+    SELECT count(*), count(*) FILTER (reason IN ('stop', 'length')), median(ttft_s),
+           median(tpot_s), sum(output_tokens)
+    FROM requests WHERE run_id = ?
+"""
+_REQUEST_COLUMNS = ("arrived", "answered", "median_ttft_s", "median_tpot_s", "output_tokens")
 
 
 @runs.command("list")
@@ -83,7 +92,12 @@ def _listed(row: dict[str, Any]) -> dict[str, Any]:
     started_ns = row["started"]
     if row["status"] == "running":
         row["duration_s"] = (time.time_ns() - started_ns) / 1e9
-    return row | {"started": _local(started_ns), "loss": _finite(row["loss"])}
+    seconds = row["duration_s"]
+    return row | {
+        "started": _local(started_ns),
+        "duration_s": None if seconds is None else round(seconds, 1),
+        "loss": _finite(row["loss"]),
+    }
 
 
 def _local(wall_ns: int) -> datetime:
@@ -119,6 +133,7 @@ def _summary(directory: RunDirectory, store: Store) -> dict[str, Any]:
         "damaged": damaged,
         "ranks": _dictionaries(("rank", "host", "pid"), store.rows(_RANKS, parameters)),
         "phases": _dictionaries(_PHASE_COLUMNS, store.rows(_PHASES, parameters)),
+        "requests": _dictionaries(_REQUEST_COLUMNS, store.rows(_REQUESTS, parameters))[0],
         "config": manifest.config,
         "directory": str(directory.path),
         "logs": _entries(directory.logs),
@@ -134,7 +149,7 @@ def _entries(directory: Path) -> list[str]:
     return sorted(str(path) for path in directory.iterdir()) if directory.is_dir() else []
 
 
-_SHOWN = ("status", "exit_code", "git_commit", "version", "notes", "world_size", "steps")
+_SHOWN = ("status", "exit_code", "git_commit", "version", "notes", "world_size")
 
 
 def _render(summary: dict[str, Any]) -> str:
@@ -148,20 +163,32 @@ def _render(summary: dict[str, Any]) -> str:
     facts += [
         ("started", format_cell(_local(summary["started_ns"]))),
         ("duration_s", format_cell(summary["duration_s"])),
-        ("tokens_per_s", format_cell(summary["tokens_per_s"])),
-        ("loss", f"{format_cell(loss['first'])} -> {format_cell(loss['last'])}"),
     ]
+    if summary["steps"]:
+        facts += [
+            ("steps", str(summary["steps"])),
+            ("tokens_per_s", format_cell(summary["tokens_per_s"])),
+            ("loss", f"{format_cell(loss['first'])} -> {format_cell(loss['last'])}"),
+        ]
+    if summary["requests"]["arrived"]:
+        facts += [(name, format_cell(value)) for name, value in summary["requests"].items()]
     facts += [(name, str(summary[name])) for name in ("dropped", "damaged") if summary[name]]
-    parts = ["\n".join(f"{name:<13}{value}" for name, value in facts)]
+    parts = ["\n".join(f"{name:<15}{value}" for name, value in facts)]
     if summary["config"]:
         parts.append(f"configuration\n{_indented(toml_document(summary['config']))}")
     if summary["phases"]:
-        rows = [list(phase.values()) for phase in summary["phases"]]
-        table = render_table(_PHASE_COLUMNS, rows).rstrip()
-        parts.append(f"median of each phase, seconds\n{_indented(table)}")
+        rows = [_in_milliseconds(phase) for phase in summary["phases"]]
+        columns = [name.replace("_s", " ms") for name in _PHASE_COLUMNS]
+        table = render_table(columns, rows).rstrip()
+        parts.append(f"median of each phase\n{_indented(table)}")
     files = [summary["directory"], *summary["logs"], *summary["checkpoints"]]
     parts.append("files\n" + _indented("\n".join(files)))
     return "\n\n".join(parts)
+
+
+def _in_milliseconds(phase: dict[str, Any]) -> list[Any]:
+    name, rank, *times = phase.values()
+    return [name, rank, *(None if s is None else round(s * 1e3, 2) for s in times)]
 
 
 def _indented(text: str) -> str:

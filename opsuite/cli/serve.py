@@ -10,8 +10,8 @@ import typer
 
 from collectors.errors import UsageError
 from collectors.settings import Settings
-from opsuite.cli.output import narrate, print_data
 from opsuite.extras import require_engine
+from opsuite.output import narrate, print_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ def serve(
         bool, typer.Option("--json", help="One JSON line with url, model and run when ready.")
     ] = False,
 ) -> None:
-    """Serve a model through OpenAI's completions API, until Ctrl-C or SIGTERM.
+    """Serve a model through OpenAI's completions API.
 
     The address is printed when the server is ready to answer. With no --api-key-file,
     OPSUITE_API_KEY is the key; with neither, only this machine may connect.

@@ -190,7 +190,8 @@ def _gpu() -> Capability:
 
 def _stacks() -> Capability:
     """Read the stack of a child with py-spy; and ask whether strangers' may be read too."""
-    py_spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    places = [str(Path(sys.executable).parent), *os.get_exec_path()]
+    py_spy = shutil.which("py-spy", path=os.pathsep.join(places))
     if py_spy is None:
         return _no_stacks("py-spy is not on the path")
     sleeper = [sys.executable, "-I", "-S", "-c", "import time; print(flush=True); time.sleep(60)"]

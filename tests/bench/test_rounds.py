@@ -59,5 +59,5 @@ def test_every_bench_has_its_module_and_others_are_refused() -> None:
 
 def test_startup_is_measured_against_a_bare_interpreter() -> None:
     rows = find_bench("startup").measure(3)
-    assert all(row.value > 0 and row.rounds == 3 for row in rows)
+    assert all(row.value and row.value > 0 and row.rounds == 3 for row in rows)
     assert rows[1].ratio == pytest.approx(rows[1].value / rows[1].baseline)  # type: ignore[operator]

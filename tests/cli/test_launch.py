@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 import tomllib
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
+
+OPSUITE = [sys.executable, "-P", "-m", "opsuite.cli.main"]
 
 TINY = """
 name = "tiny"
@@ -26,7 +31,7 @@ parallel = {device = "cpu"}
 
 def launch(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-P", "-m", "opsuite.cli.main", "launch", *arguments],
+        [*OPSUITE, "launch", *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "OPSUITE_HOME": str(home), "OPSUITE_DEBUG": "0"},
@@ -71,12 +76,14 @@ def test_the_example_documents_every_section(tmp_path: Path) -> None:
         (["--fault", "slow-rank:rank=9,steps=1-2"], 2, "rank 9 does not exist"),
         (["--data", "nowhere.txt"], 2, "nowhere.txt"),
         (["--resume", "nothing"], 3, "nothing"),
+        (["--resume", ""], 3, "no training run"),
+        (["--dry-run", "--fault", "slow-rank:rank=9,steps=1-2"], 2, "rank 9 does not exist"),
     ],
 )
 def test_bad_input_is_one_message_and_leaves_nothing(
     arguments: list[str], code: int, words: str, tmp_path: Path
 ) -> None:
-    if {"--fault", "--data"} & set(arguments):
+    if "--data" in arguments:
         pytest.importorskip("torch", reason="needs the engine extra")
     result = launch(tmp_path, *arguments)
     assert result.returncode == code
@@ -118,3 +125,45 @@ def test_a_run_and_its_continuation(tmp_path: Path) -> None:
     again = json.loads(more.stdout)
     assert (again["run_id"], again["steps"]) == (document["run_id"], 15)
     assert "resuming after step 12" in more.stderr
+    assert "the learning rate was to fall until step 12" in more.stderr
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds ranks through /proc")
+def test_ranks_do_not_outlive_a_killed_launcher(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the engine extra")
+    text = tmp_path / "text.txt"
+    text.write_text("def word(): return other\n" * 300, encoding="utf-8")
+    config = tmp_path / "run.toml"
+    config.write_text(TINY, encoding="utf-8")
+    endless = ["--set", "train.steps=100000", "--set", "checkpoint.every=5"]
+    launcher = subprocess.Popen(
+        [*OPSUITE, "launch", str(config), "--data", str(text), *endless],
+        env={**os.environ, "OPSUITE_HOME": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: bool(list(tmp_path.glob("runs/*/checkpoints/step-*"))), 60)
+        assert ranks_of(tmp_path)
+    finally:
+        launcher.kill()
+        launcher.wait(10)
+    wait_until(lambda: not ranks_of(tmp_path), 10)
+
+
+def ranks_of(home: Path) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended while we looked
+            words = path.read_bytes().split(b"\0")
+            if b"engine.training.worker" in words and any(
+                str(home).encode() in word for word in words
+            ):
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.05)

@@ -82,7 +82,7 @@ def test_the_list_has_the_newest_first(home: Path, run: RunDirectory) -> None:
     )
     listed = json.loads(opsuite("list", "--json").stdout)
     assert [(row["run_id"], row["steps"], row["loss"]) for row in listed] == [
-        (newer.run_id, 0, None),
+        (newer.run_id, None, None),
         (run.run_id, 4, 1.0),
     ]
     assert listed[0]["duration_s"] > 0

@@ -133,6 +133,7 @@ def test_messages_say_what_where_and_what_to_do(
     [
         (b"a = 1\nb = ]", "line 2, column 5"),
         (b"a = 1\na = 2", "malformed TOML"),
+        (b"a = " + b"[" * 100_000, "nested too deeply"),
         (b"a = '\xff'", "not UTF-8"),
         (None, "no such configuration file"),
     ],

@@ -273,6 +273,7 @@ def test_what_was_acknowledged_survives_a_kill(
         while not struct.unpack_from("<q", acknowledged)[0] and time.monotonic() < deadline:
             time.sleep(0.002)
         time.sleep(after_s)
+        assert process.poll() is None, "the writer ended by itself"
         process.kill()
         process.wait(10)
         (count,) = struct.unpack_from("<q", acknowledged)

@@ -33,6 +33,8 @@ def test_rate_and_remaining_time_come_from_recent_steps() -> None:
     for step in range(2, 41):
         tally.add(step, step * 500_000_000, 5.0)
     assert str(tally) == "step 40/100, loss 5.000, 100 tokens/s, 30 s left"
+    tally.add(41, 41 * 500_000_000, 7.0)
+    assert tally.loss == 5.1  # the mean of the recent ones: a single batch says little
 
 
 def test_about_ten_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
