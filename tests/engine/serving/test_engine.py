@@ -84,10 +84,12 @@ class Harness:
         )
         self.texts: dict[int, str] = {}
         self.finals: dict[int, Delta] = {}
+        self.emitted: list[list[int]] = []
         self._news = threading.Condition()
 
     def _collect(self, deltas: list[Delta]) -> None:
         with self._news:
+            self.emitted.append([delta.number for delta in deltas])
             for delta in deltas:
                 self.texts[delta.number] = self.texts.get(delta.number, "") + delta.text
                 if delta.finish:
@@ -156,6 +158,12 @@ def smallest_gap(oracle: Any, prompt: list[int], generated: list[int]) -> float:
         scores = oracle(torch.tensor([prompt + generated])).logits[0, len(prompt) - 1 : -1]
     best = scores.topk(2).values
     return float((best[:, 0] - best[:, 1]).min())
+
+
+def test_a_first_token_does_not_wait_for_the_prompts_behind_it(harness: Harness) -> None:
+    harness.engine.submit([request(n, prompt, 1) for n, prompt in enumerate(prompts(3))])
+    harness.reasons(3)
+    assert harness.emitted == [[0], [1], [2]]
 
 
 def test_greedy_equals_transformers_while_requests_join_and_leave(
