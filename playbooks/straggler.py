@@ -27,7 +27,7 @@ _SIGMAS_CERTAIN = 8.0
 _EXPLAINED = 0.5  # of the excess, by waiting for a core or by more time on it
 # Of the run, or this long: a stretch that cost less is not told. Cores of shared machines slow down
 # by a third for seconds at a time when a neighbour uses their other half; nobody here can help it.
-_MIN_SHARE_LOST = {"cpu_contention": 0.01, "slow_core": 0.06, "unknown": 0.01}
+_MIN_SHARE_LOST = {"cpu_contention": 0.03, "slow_core": 0.06, "unknown": 0.03}
 _ALWAYS_WORTH_S = 60.0
 _SHARED_CONTENTION = 0.5  # the peers wait for their cores at least this much as well
 

@@ -120,7 +120,7 @@ def test_core_that_computes_more_slowly_is_told_apart_and_only_if_it_costs_somet
     (finding,) = find_stragglers(slowed(healthy_run(4), 1, 60, 110, 1.6, computes=True))
     assert (finding.ranks, finding.cause) == ((1,), "slow_core")
     assert find_stragglers(slowed(healthy_run(4), 1, 60, 80, 1.3, computes=True)) == []
-    assert find_stragglers(slowed(healthy_run(4), 1, 60, 80, 1.3, waits=True)) != []
+    assert find_stragglers(slowed(healthy_run(4), 1, 60, 80, 1.5, waits=True)) != []
 
 
 def test_two_culprits_are_both_named() -> None:
