@@ -27,11 +27,6 @@ class Anchor:
     wall_ns: int
     monotonic_ns: int
 
-    @property
-    def offset_ns(self) -> int:
-        """What to add to a monotonic time to get the wall's."""
-        return self.wall_ns - self.monotonic_ns
-
     @classmethod
     def take(cls, attempts: int = 5) -> Anchor:
         """Read both clocks; of several attempts, the one that took the least time."""
