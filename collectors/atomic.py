@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` (mode 0600) so that a reader sees the old file or the new one.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write to ``path`` (mode 0600, text as UTF-8): a reader sees the old file or the new one.
 
     Raises:
         OSError: nothing was changed.
@@ -18,8 +18,8 @@ def write_atomically(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

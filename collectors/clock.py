@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import socket
 import time
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 now_ns = time.monotonic_ns
 """Monotonic nanoseconds, the time of every recorded event; one clock per host and boot."""
 
+_PROC = Path("/proc")
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -82,3 +84,32 @@ def process_lives(pid: int, *, since_ns: int) -> bool:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def process_lives_since(pid: int, monotonic_ns: int) -> bool:
+    """Whether ``pid`` is a process of this host that was there when :func:`now_ns` said so.
+
+    A number that was given to a newer process does not count, and the wall clock may be set.
+    """
+    try:
+        stat = (_PROC / str(pid) / "stat").read_bytes()
+    except OSError:
+        if (_PROC / "self" / "stat").exists():
+            return _has_process(pid)
+        since_ns = time.time_ns() - (now_ns() - monotonic_ns)  # not Linux
+        return process_lives(pid, since_ns=since_ns)
+    fields = stat.rpartition(b") ")[2].split()  # from the state, the third of them, on
+    started_ns = int(fields[19]) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - now_ns()  # while suspended
+    return fields[0] not in (b"Z", b"X") and started_ns <= monotonic_ns + asleep_ns
+
+
+def _has_process(pid: int) -> bool:
+    """Whether the number is in use; /proc may hide what belongs to other users."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from collectors.clock import boot_id, host_name, process_lives
+from collectors.clock import boot_id, host_name, process_lives, process_lives_since
 from collectors.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ class Manifest:
         git_commit: of the directory it was started in; None outside of a repository.
         version: of opsuite.
         host, pid, boot_id: the process that owns the run.
+        owned_ns: when it took the run, by the monotonic clock of that boot; None where an earlier
+            version did not say.
         started_ns, ended_ns: wall clock.
         status: "running", "finished", "failed" or "interrupted"; "lost" where the owner is gone
             without having said how it ended.
@@ -48,6 +50,7 @@ class Manifest:
     status: str
     exit_code: int | None
     notes: str
+    owned_ns: int | None = None
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -65,16 +68,20 @@ def read_manifest(path: Path) -> Manifest:
             where=str(path),
             remedy="move the run's directory away, or repair the file",
         )
-    return _with_fate(Manifest(**{field.name: data[field.name] for field in fields(Manifest)}))
+    return _with_fate(Manifest(**{name: data.get(name) for name in _NAMES}))
 
 
-_OPTIONAL = {"git_commit": str, "ended_ns": int, "exit_code": int}
+_NAMES = tuple(field.name for field in fields(Manifest))
+_LATER = ("owned_ns",)  # what manifests of earlier versions lack
+_OPTIONAL = {"git_commit": str, "ended_ns": int, "exit_code": int, "owned_ns": int}
 _TYPES = {"command": list, "config": dict} | dict.fromkeys(("pid", "world_size", "started_ns"), int)
 
 
 def _wrong_field(data: dict[str, Any]) -> str:
     """Which field of a manifest is missing or of the wrong type; "" = none."""
-    for name in (field.name for field in fields(Manifest)):
+    for name in _NAMES:
+        if name not in data and name in _LATER:
+            continue
         if name not in data:
             return f"{name} is missing"
         if data[name] is None and name in _OPTIONAL:
@@ -88,7 +95,12 @@ def _with_fate(manifest: Manifest) -> Manifest:
     """A run that says it is running, and whose owner on this host is gone, is lost."""
     if manifest.status != "running" or manifest.host != host_name():
         return manifest
-    same_boot = manifest.boot_id == boot_id()
-    if same_boot and process_lives(manifest.pid, since_ns=manifest.started_ns):
+    if manifest.boot_id == boot_id() and _owner_lives(manifest):
         return manifest
     return replace(manifest, status="lost")
+
+
+def _owner_lives(manifest: Manifest) -> bool:
+    if manifest.owned_ns is None:
+        return process_lives(manifest.pid, since_ns=manifest.started_ns)
+    return process_lives_since(manifest.pid, manifest.owned_ns)

@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from collectors.level import Level
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -51,12 +53,6 @@ class Kind(IntEnum):
     COLLECTIVE = 3
     SAMPLE = 4
     EVENT = 5
-
-
-class Level(IntEnum):
-    """How readily a record is taken; the small ones are the last to be given up."""
-
-    ALWAYS = 0
 
 
 RECORD = np.dtype(
@@ -124,25 +120,34 @@ def split_text(encoded: bytes) -> Iterator[bytes]:
         yield encoded[part * DEFINE_BYTES : (part + 1) * DEFINE_BYTES]
 
 
-def definitions(records: Records) -> dict[int, str]:
-    """The texts that the DEFINE records among ``records`` give whole: id -> text."""
-    chosen = records[kinds(records) == Kind.DEFINE].view(_DEFINE)
-    parts: dict[int, dict[int, bytes]] = {}
-    lengths: dict[int, int] = {}
-    for packed, text, length, _ in chosen.tolist():
-        identifier = packed >> 32
-        parts.setdefault(identifier, {})[packed >> 16 & 0xFFFF] = text
-        lengths[identifier] = length
-    return {
-        identifier: text
-        for identifier, found in parts.items()
-        if (text := _join(found, lengths[identifier])) is not None
-    }
+class Texts:
+    """The texts of a segment, put together from its DEFINE records as they are read.
 
+    Attributes:
+        known: texts by id; one whose parts have not all been read yet is not among them.
+    """
 
-def _join(parts: dict[int, bytes], length: int) -> str | None:
-    wanted = max(1, -(-length // DEFINE_BYTES))
-    if set(parts) != set(range(wanted)):
-        return None
-    joined = b"".join(parts[index] for index in range(wanted))
-    return joined[:length].decode("utf-8", "replace")
+    def __init__(self) -> None:
+        self.known: dict[int, str] = {}
+        self._parts: dict[int, dict[int, bytes]] = {}
+
+    def read(self, records: Records) -> None:
+        """Take the DEFINE records among ``records``; others are passed over."""
+        chosen = records[kinds(records) == Kind.DEFINE].view(_DEFINE)
+        for packed, text, length, _ in chosen.tolist():
+            identifier, part = packed >> 32, packed >> 16 & 0xFFFF
+            if length <= DEFINE_BYTES:
+                self.known[identifier] = text[:length].decode("utf-8", "replace")
+                continue
+            parts = self._parts.setdefault(identifier, {})
+            parts[part] = text
+            if len(parts) == -(-length // DEFINE_BYTES):
+                del self._parts[identifier]
+                joined = b"".join(parts[index] for index in sorted(parts))
+                self.known[identifier] = joined[:length].decode("utf-8", "replace")
+
+    def forget(self, records: Records) -> None:
+        """Give up the attributes of ``records``: their texts are used once."""
+        used = records["attributes"][kinds(records) == Kind.EVENT]
+        for identifier in used[used != 0].tolist():
+            self.known.pop(identifier, None)

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from collectors.errors import StorageError
+from collectors.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from collectors.level import Level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +43,18 @@ class Identity:
 
 
 class Recorder(Protocol):
-    """What can be recorded; times are :func:`collectors.clock.now_ns`, step -1 is none."""
+    """What can be recorded; times are :func:`collectors.clock.now_ns`, step -1 is none.
+
+    All of it may be called from any thread, from signal handlers, and after a fork. Around code
+    that torch.compile makes a graph of, spans are recorded as anywhere; *inside* of it nothing is
+    recorded (a graph has no Python to time), and the graph does not break.
+    """
 
     def span(self, name: str, step: int = -1) -> AbstractContextManager[None]:
         """Record the time that the body takes, also when it raises. Enter it once."""
 
     def record_span(self, name: str, start_ns: int, end_ns: int, step: int = -1) -> None:
-        """Record a span measured elsewhere."""
+        """Record a span measured elsewhere; in the store none ends before it starts."""
 
     def collective(
         self,
@@ -120,16 +128,26 @@ class NullRecorder:
 _NOTHING = nullcontext()
 
 
-def open_recorder(spool: Path, identity: Identity) -> Recorder:
+def open_recorder(
+    spool: Path, identity: Identity, *, level: Level | None = None, cap_bytes: int | None = None
+) -> Recorder:
     """Begin to record into ``spool`` (made if it is missing).
+
+    Args:
+        level: the highest level that is recorded; else ``OPSUITE_LEVEL``.
+        cap_bytes: what the segments of the whole run may take; else ``OPSUITE_CAP_BYTES``.
 
     Raises:
         StorageError: the directory cannot be written, or the disk is full.
+        UsageError: the environment says nonsense.
     """
     from collectors.spool_recorder import SpoolRecorder
 
+    settings = Settings.from_environment()
+    level = settings.level if level is None else level
+    cap_bytes = settings.cap_bytes if cap_bytes is None else cap_bytes
     try:
         spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return SpoolRecorder(spool, identity)
+        return SpoolRecorder(spool, identity, level, cap_bytes)
     except OSError as error:
         raise StorageError.from_os_error(error, f"beginning to record into {spool}") from error

@@ -14,6 +14,12 @@ _LAST = {"key", "apikey", "token"}
 _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 _IN_URL = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 
+_ASSIGNED = re.compile(
+    r"""(?<![A-Za-z0-9_.-])([A-Za-z_][A-Za-z0-9_.-]{0,80})(["']?\s*[=:]\s*["']?)([^\s"',;&}\])]{4,})"""
+)
+_BEARER = re.compile(r"\b(Bearer|Basic)(\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
+_KNOWN = re.compile(r"\b(?:sk-|hf_|gh[pousr]_|glpat-|xox[abpr]-|AKIA)[A-Za-z0-9_-]{8,}")
+
 
 def is_secret(name: str) -> bool:
     """Whether a value of that name is one to hide: ``api_key``, ``HF_TOKEN``, ``db-password``.
@@ -48,3 +54,20 @@ def redact_command(command: Sequence[str]) -> list[str]:
         else:
             shown.append(redact(argument))
     return shown
+
+
+def redact_text(text: str) -> str:
+    """A text, such as a log, without what looks like a secret in it.
+
+    That is: values of secret names (``API_KEY=...``, ``"token": "..."``; plain numbers are none),
+    authorization headers, passwords in URLs, and keys of well-known forms.
+    """
+    text = _KNOWN.sub(REDACTED, _BEARER.sub(rf"\1\2{REDACTED}", text))
+    text = _ASSIGNED.sub(_hide_assigned, text)
+    return _IN_URL.sub(rf"\1{REDACTED}@", text)
+
+
+def _hide_assigned(found: re.Match[str]) -> str:
+    name, between, value = found.groups()
+    secret = is_secret(name) and not value.replace(".", "").isdigit()
+    return f"{name}{between}{REDACTED}" if secret else found[0]

@@ -20,7 +20,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from collectors.atomic import write_atomically
-from collectors.clock import boot_id, host_name
+from collectors.clock import boot_id, host_name, now_ns
 from collectors.errors import DataError, StorageError, Unreachable, UsageError
 from collectors.manifest import ENDED, Manifest, read_manifest
 from collectors.redaction import redact, redact_command
@@ -91,6 +91,7 @@ class RunDirectory:
             host=host_name(),
             pid=os.getpid(),
             boot_id=boot_id(),
+            owned_ns=now_ns(),
             world_size=world_size,
             started_ns=started_ns,
             ended_ns=None,
@@ -186,6 +187,7 @@ class RunDirectory:
             host=host_name(),
             pid=os.getpid(),
             boot_id=boot_id(),
+            owned_ns=now_ns(),
             ended_ns=None,
             status="running",
             exit_code=None,

@@ -127,7 +127,7 @@ class Segment:
 
     def close(self, end: int, dropped: int) -> None:
         """Seal what is there, give back the space after ``end``, and mark the file closed."""
-        if (end - HEADER_SIZE) % BLOCK_SIZE > RECORD_SIZE:
+        if (end - HEADER_SIZE) % BLOCK_SIZE != RECORD_SIZE:  # not a block without a record
             self.seal(end)
         self.set_dropped(dropped, CLOSED)
         self.memory.close()

@@ -35,6 +35,13 @@ if TYPE_CHECKING:
     from collectors.record import Records
 
 
+BLOCKS_A_READING = 256
+
+
+class NewerSegment(DataError):  # noqa: N818 - named for what it is
+    """A segment whose format this version does not know yet; nothing is wrong with it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Header:
     """A segment's first page.
@@ -65,9 +72,15 @@ class Damage:
 
 @dataclass(kw_only=True)
 class Reading:
-    """What one pass over a segment gave: its records from ``position`` on, and how far it went."""
+    """What one pass over a segment gave.
+
+    Attributes:
+        position: how far it went.
+        more: there is more, that was not read for its size.
+    """
 
     position: int
+    more: bool = False
     records: list[Records] = field(default_factory=list)
     damage: list[Damage] = field(default_factory=list)
 
@@ -77,8 +90,15 @@ def read_header(path: Path, page: bytes) -> Header:
     if len(page) < HEADER_SIZE:
         raise DataError("the segment's header is cut off", where=str(path))
     magic, version, _, length, crc, _ = HEADER.unpack_from(page)
-    if magic != MAGIC or version != SCHEMA_VERSION:
-        raise DataError("not a segment that this version reads", where=str(path))
+    if magic != MAGIC or not version:
+        raise DataError("not a segment", where=str(path))
+    if version > SCHEMA_VERSION:
+        raise NewerSegment(
+            f"a newer opsuite wrote this segment: format {version}, and this one reads up to "
+            f"{SCHEMA_VERSION}",
+            where=str(path),
+            remedy="upgrade opsuite where it is read",
+        )
     text = page[JSON_AT : JSON_AT + length]
     if length > HEADER_SIZE - JSON_AT or zlib.crc32(text) != crc:
         raise DataError("the segment's header is damaged", where=str(path))
@@ -90,7 +110,7 @@ def read_header(path: Path, page: bytes) -> Header:
 
 
 def read_records(descriptor: int, position: int, *, finished: bool) -> Reading:
-    """Take the records from ``position`` (a file offset; 0 = all) on.
+    """Take the records from ``position`` (a file offset; 0 = all) on, of at most 256 blocks.
 
     ``finished`` says that nothing more will be written: then a slot without its marker is passed
     over. Otherwise it is where the next pass begins.
@@ -98,21 +118,24 @@ def read_records(descriptor: int, position: int, *, finished: bool) -> Reading:
     size = os.fstat(descriptor).st_size
     reading = Reading(position=max(position, HEADER_SIZE))
     first = (reading.position - HEADER_SIZE) // BLOCK_SIZE
-    for index in range(first, -(-(size - HEADER_SIZE) // BLOCK_SIZE)):
+    blocks = -(-(size - HEADER_SIZE) // BLOCK_SIZE)
+    reading.more = blocks > first + BLOCKS_A_READING
+    for index in range(first, min(blocks, first + BLOCKS_A_READING)):
         start = HEADER_SIZE + index * BLOCK_SIZE
         records, whole = _read_block(descriptor, index, finished, reading.damage)
         skipped = max(0, (reading.position - start) // RECORD_SIZE - 1)
         reading.records.append(_real(records[skipped:]))
         if not whole:
             reading.position = start + RECORD_SIZE * (1 + len(records))
+            reading.more = False
             break
         reading.position = start + BLOCK_SIZE
     return reading
 
 
 def _real(records: Records) -> Records:
-    kept: Records = records[kinds(records) != Kind.VOID]
-    return kept
+    void = kinds(records) == Kind.VOID
+    return records[~void] if void.any() else records
 
 
 def _read_block(
@@ -127,8 +150,9 @@ def _read_block(
             return _open_records(payload, start + RECORD_SIZE, finished)
         if (length := _sealed_length(header, payload, index)) is not None:
             return np.frombuffer(payload[:length], dtype=RECORD), True
-        if last:  # not only sealed while it was being read
+        if last or finished:  # not only sealed while it was being read
             damage.append(Damage(position=start, what="a block's checksum does not match"))
+            break
     return np.empty(0, dtype=RECORD), True
 
 
@@ -157,4 +181,5 @@ def _open_records(payload: bytes, offset: int, finished: bool) -> tuple[Records,
 def blocks_before(descriptor: int, position: int) -> Iterator[Records]:
     """The records before ``position``, for the texts that they define."""
     for index in range(max(0, -(-(position - HEADER_SIZE) // BLOCK_SIZE))):
-        yield _real(_read_block(descriptor, index, True, [])[0])
+        slots = (position - HEADER_SIZE - index * BLOCK_SIZE) // RECORD_SIZE - 1
+        yield _read_block(descriptor, index, True, [])[0][: max(0, slots)]

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collectors.errors import UsageError
+from collectors.level import Level
+from collectors.size import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,14 +25,26 @@ class Settings:
     Attributes:
         home: ``OPSUITE_HOME``: runs, store and caches (default ``~/.local/share/opsuite``).
         record: ``OPSUITE_RECORD``: whether runs record their events (default on).
+        level: ``OPSUITE_LEVEL``: "always", "sampled" or "trigger", the highest that is recorded
+            (default sampled).
+        cap_bytes: ``OPSUITE_CAP_BYTES``: what a run's spool may take, all ranks together
+            (default 10 GB); a rank has its part of it, and at least 16 MiB.
         debug: ``OPSUITE_DEBUG``: tracebacks with error messages (default off).
         api_key: ``OPSUITE_API_KEY``: key that ``opsuite serve`` asks of its clients.
+        collect: ``OPSUITE_COLLECT``: whether launch and serve start the collector (default on).
+        collector: ``OPSUITE_COLLECTOR``: socket of another user's collector to read from.
+        runtime: ``XDG_RUNTIME_DIR``: where sockets of this user go.
     """
 
     home: Path
     record: bool = True
+    level: Level = Level.SAMPLED
+    cap_bytes: int = 10 * 10**9
     debug: bool = False
     api_key: str | None = None
+    collect: bool = True
+    collector: Path | None = None
+    runtime: Path | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -38,8 +52,13 @@ class Settings:
         return cls(
             home=_home(environ),
             record=_switch(environ, "OPSUITE_RECORD", default=True),
+            level=_level(environ),
+            cap_bytes=_size(environ, "OPSUITE_CAP_BYTES", default=cls.cap_bytes),
             debug=_switch(environ, "OPSUITE_DEBUG", default=False),
             api_key=environ.get("OPSUITE_API_KEY") or None,
+            collect=_switch(environ, "OPSUITE_COLLECT", default=True),
+            collector=_path(environ, "OPSUITE_COLLECTOR"),
+            runtime=_path(environ, "XDG_RUNTIME_DIR"),
         )
 
 
@@ -49,6 +68,34 @@ def _home(environ: Mapping[str, str]) -> Path:
     data = environ.get("XDG_DATA_HOME")
     base = Path(data) if data else Path.home() / ".local" / "share"
     return base / "opsuite"
+
+
+def _path(environ: Mapping[str, str], name: str) -> Path | None:
+    given = environ.get(name)
+    return Path(given).expanduser().absolute() if given else None
+
+
+def _level(environ: Mapping[str, str]) -> Level:
+    given = environ.get("OPSUITE_LEVEL") or Level.SAMPLED.name
+    try:
+        return Level[given.upper()]
+    except KeyError:
+        known = ", ".join(level.name.lower() for level in Level)
+        raise UsageError(
+            f"OPSUITE_LEVEL={given!r} is no level", where="the environment", remedy=f"set {known}"
+        ) from None
+
+
+def _size(environ: Mapping[str, str], name: str, *, default: int) -> int:
+    given = environ.get(name)
+    if not given:
+        return default
+    try:
+        return parse_size(given)
+    except ValueError as error:
+        raise UsageError(
+            f"{name}: {error}", where="the environment", remedy="set it to a size, or unset it"
+        ) from error
 
 
 def _switch(environ: Mapping[str, str], name: str, *, default: bool) -> bool:

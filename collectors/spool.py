@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collectors.clock import host_name, process_lives, process_space
+from collectors.clock import host_name, process_lives_since, process_space
 from collectors.errors import DataError, StorageError
-from collectors.record import RECORD, definitions
+from collectors.record import RECORD, Texts
 from collectors.recorder import Identity
 from collectors.segment import HEADER_SIZE, SUFFIX
 from collectors.segment_reader import (
     Damage,
-    Header,
+    NewerSegment,
     blocks_before,
     read_header,
     read_records,
@@ -39,6 +39,9 @@ class Position:
 
     offset: int = 0
     finished: bool = False
+
+
+_NEW = Position()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +76,21 @@ class Batch:
     damage: tuple[Damage, ...] = ()
 
 
+@dataclass(kw_only=True)
+class _OpenSegment:
+    """What is kept of a segment that will be read again."""
+
+    facts: dict[str, Any]
+    identity: Identity
+    texts: Texts = field(default_factory=Texts)
+    dropped: int = 0
+
+
 class SpoolReader:
     """Reads a spool directory again and again; each record comes once.
+
+    A segment that a newer opsuite wrote is told once and left as it is, unfinished: a newer reader
+    goes on with it. One that disappears was deleted by who had taken all of it.
 
     Args:
         directory: the spool; it may not exist yet.
@@ -84,22 +100,29 @@ class SpoolReader:
     def __init__(self, directory: Path, positions: Mapping[str, Position] | None = None) -> None:
         self._directory = directory
         self._positions = dict(positions or {})
-        self._names: dict[str, dict[int, str]] = {}
+        self._open: dict[str, _OpenSegment] = {}
 
     def poll(self) -> list[Batch]:
         """What is new in each segment since the last time; segments without news are left out."""
         return list(self.batches())
 
     def batches(self) -> Iterator[Batch]:
-        """As :meth:`poll`, a segment at a time."""
-        for name in self._segments():
-            before = self._positions.get(name, Position())
-            if before.finished:
-                continue
-            batch = self._read(name, before)
-            self._positions[name] = batch.position
-            if batch.position != before:
-                yield batch
+        """As :meth:`poll`, a segment (or 16 MiB of it) at a time."""
+        names = self._segments()
+        for gone in self._open.keys() - set(names):
+            del self._open[gone]
+        for name in names:
+            more = not self._positions.get(name, _NEW).finished
+            while more:
+                before = self._positions.get(name, _NEW)
+                known = self._open.get(name)
+                dropped = 0 if known is None else known.dropped
+                batch, more = self._read(name, before)
+                if batch is None:
+                    break
+                self._positions[name] = batch.position
+                if batch.position != before or batch.dropped != dropped:
+                    yield batch
 
     def _segments(self) -> list[str]:
         try:
@@ -110,47 +133,72 @@ class SpoolReader:
             raise StorageError.from_os_error(error, "reading the spool") from error
         return sorted(name for name in names if name.endswith(SUFFIX))
 
-    def _read(self, name: str, before: Position) -> Batch:
+    def _read(self, name: str, before: Position) -> tuple[Batch | None, bool]:
+        """What is new in a segment, None where there is none any more; and whether that is all."""
         path = self._directory / name
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None, False
         except OSError as error:
             raise StorageError.from_os_error(error, "reading the spool") from error
         try:
-            header = read_header(path, os.pread(descriptor, HEADER_SIZE, 0))
-            facts = _checked(path, header.facts)
-            return self._read_on(descriptor, name, before, replace(header, facts=facts))
+            return self._read_on(descriptor, path, before)
         except DataError as error:
-            return _unreadable(name, error)
+            self._open.pop(name, None)
+            return _unreadable(name, error), False
         finally:
             os.close(descriptor)
 
-    def _read_on(self, descriptor: int, name: str, before: Position, header: Header) -> Batch:
-        facts = header.facts
-        finished = header.closed or _writer_is_gone(facts)  # as of before the reading
-        known = self._names.get(name)
+    def _read_on(self, descriptor: int, path: Path, before: Position) -> tuple[Batch, bool]:
+        header = read_header(path, os.pread(descriptor, HEADER_SIZE, 0))
+        known = self._open.get(path.name)
         if known is None:
-            known = {}
+            facts = _checked(path, header.facts)
+            known = _OpenSegment(facts=facts, identity=_identity(facts))
             for records in blocks_before(descriptor, before.offset):
-                known |= definitions(records)
-        reading = read_records(descriptor, before.offset, finished=finished)
-        records = np.concatenate([np.empty(0, dtype=RECORD), *reading.records])
-        known |= definitions(records)
-        self._names[name] = {} if finished else known
-        return Batch(
-            segment=name,
-            process=facts["process"],
-            identity=Identity(**{key: facts[key] for key in Identity.__dataclass_fields__}),
-            pid=facts["pid"],
-            boot_id=facts["boot_id"],
-            anchor_ns=facts["wall_ns"] - facts["monotonic_ns"],
-            opened_ns=facts["monotonic_ns"],
+                known.texts.read(records)
+                known.texts.forget(records)
+        ended = header.closed or _writer_is_gone(known.facts)  # as of before the reading
+        reading = read_records(descriptor, before.offset, finished=ended)
+        finished = ended and not reading.more
+        records = _joined(reading.records)
+        known.texts.read(records)
+        names = known.texts.known
+        known.dropped = header.dropped or 0
+        if finished:
+            self._open.pop(path.name, None)
+        else:
+            names = dict(names)
+            known.texts.forget(records)
+            self._open[path.name] = known
+        batch = Batch(
+            segment=path.name,
+            process=known.facts["process"],
+            identity=known.identity,
+            pid=known.facts["pid"],
+            boot_id=known.facts["boot_id"],
+            anchor_ns=known.facts["wall_ns"] - known.facts["monotonic_ns"],
+            opened_ns=known.facts["monotonic_ns"],
             position=Position(offset=reading.position, finished=finished),
-            dropped=header.dropped or 0,
+            dropped=known.dropped,
             records=records,
-            names=known,
+            names=names,
             damage=tuple(reading.damage),
         )
+        return batch, reading.more
+
+
+def _joined(parts: list[Records]) -> Records:
+    filled = [part for part in parts if len(part)]
+    if len(filled) <= 1:
+        return filled[0] if filled else np.empty(0, dtype=RECORD)
+    joined: Records = np.concatenate(filled)
+    return joined
+
+
+def _identity(facts: dict[str, Any]) -> Identity:
+    return Identity(**{key: facts[key] for key in Identity.__dataclass_fields__})
 
 
 def _checked(path: Path, facts: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
@@ -181,14 +229,16 @@ def _writer_is_gone(facts: dict[str, Any]) -> bool:
         return False
     if facts["process_space"] != process_space():
         return bool(facts["boot_id"] != process_space().partition("/")[0])  # an earlier boot
-    return not process_lives(facts["pid"], since_ns=facts["wall_ns"])
+    return not process_lives_since(facts["pid"], facts["monotonic_ns"])
 
 
 def _unreadable(name: str, error: DataError) -> Batch:
+    newer = isinstance(error, NewerSegment)
+    what = f"{error.what}: {error.remedy}" if error.remedy else error.what
     return Batch(
         segment=name,
-        position=Position(offset=HEADER_SIZE, finished=True),
+        position=Position(offset=HEADER_SIZE, finished=not newer),
         records=np.empty(0, dtype=RECORD),
         names={},
-        damage=(Damage(position=0, what=error.what),),
+        damage=(Damage(position=0, what=what),),
     )

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from collectors.daemon.access import open_store
 from collectors.errors import RunFailed, TimedOut
-from collectors.store import Store
+from collectors.settings import Settings
+from opsuite.collecting import start_collecting
 from opsuite.completion_client import Completion, complete
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ def train(home: Path, *, fault: bool, narrate: Callable[[str], None]) -> LaunchR
     from engine.training.launcher import launch
     from tui.progress import show_progress
 
+    start_collecting(replace(Settings.from_environment(), home=home))
     layers = [("the demo", CONFIG | {"faults": [FAULT] if fault else []})]
     config = resolve(RunConfig, layers).value
     result = launch(
@@ -97,7 +100,7 @@ def examine(home: Path, run_id: str) -> Diagnosis:
     """What the playbooks say about the run."""
     from playbooks.diagnosis import diagnose
 
-    with Store.open(home) as store:
+    with open_store(home) as store:
         return diagnose(store, run_id)
 
 
@@ -111,7 +114,7 @@ def serve_and_ask(home: Path, run_id: str) -> Served:
             for seed, prompt in enumerate(PROMPTS)
         ]
         completions = tuple(answer.result() for answer in answers)
-    with Store.open(home) as store:
+    with open_store(home) as store:
         rows = store.rows(
             "SELECT id, prompt_tokens, output_tokens, queue_s, ttft_s, tpot_s FROM requests"
             " WHERE run_id = ?",
@@ -150,7 +153,7 @@ def _server(model: str) -> Iterator[dict[str, str]]:
 
 def was_injected(home: Path, run_id: str) -> bool:
     """Whether the fault was at work; where ranks cannot be pinned it is skipped."""
-    with Store.open(home) as store:
+    with open_store(home) as store:
         return bool(
             store.rows(
                 "SELECT 1 FROM faults WHERE run_id = ? AND name = 'fault.begin' LIMIT 1", [run_id]

@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(autouse=True)
+def nobody_collects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of tests start no collector in the background, which would outlive them."""
+    monkeypatch.setenv("OPSUITE_COLLECT", "0")
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty OPSUITE_HOME of this test's own."""

@@ -1,23 +1,16 @@
-"""The store's file, from opening to closing.
-
-Nothing in it is the only copy: a file that is damaged or of another version is moved aside and
-made again from the spools.
-"""
+"""The store without a daemon: a command reads what is new by itself, and answers from all of it."""
 
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any, Self
 
-import duckdb
-
-from collectors.errors import DataError, OpsuiteError, StorageError, Unreachable
-from collectors.store.ingest import ingest
+from collectors.errors import StorageError, TimedOut, Unreachable
+from collectors.store.collector import Collector
+from collectors.store.filesystem import require_local
+from collectors.store.index import Index
 from collectors.store.lock import StoreLock
-from collectors.store.sandbox import Table, connect, run_query
-from collectors.store.schema import SCHEMA_VERSION, TABLES
-from collectors.store.views import create_views
+from collectors.store.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,40 +19,41 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from collectors.store.snapshot import Snapshot
+    from collectors.store.source import Answer
+
 _log = logging.getLogger("opsuite")
 OPEN_TIMEOUT_S = 30.0
+_WORTH_SEALING = 100_000
 
 
 class Store:
     """Everything recorded under ``home``, for reading. Use it as a context manager."""
 
-    def __init__(self, path: Path, lock: StoreLock) -> None:
-        self.path = path
+    def __init__(self, lock: StoreLock, collector: Collector) -> None:
         self._lock = lock
-        self._connection = connect(path)
+        self._collector = collector
+        self._session = Session()
+        self._session.show(collector.snapshot)
 
     @classmethod
     def open(cls, home: Path, *, timeout_s: float = OPEN_TIMEOUT_S) -> Store:
-        """Store what is new in the spools, and open the result for reading.
+        """Read what is new in the spools, and open all of it.
+
+        One that finds the store unused seals much that is new; several may read side by side.
 
         Raises:
-            TimedOut: another process keeps the store.
+            TimedOut: a daemon that cannot be reached, or a sealing process, keeps the store.
             StorageError: it cannot be written here.
         """
         try:
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError.from_os_error(error, f"opening the store in {home}") from error
-        path = home / "store.duckdb"
+        require_local(home)
         lock = StoreLock(home / "store.lock")
         try:
-            lock.exclude(timeout_s)
-            _bring_up_to_date(path, home)
-            lock.share(timeout_s)
-            return cls(path, lock)
-        except duckdb.Error as error:
-            lock.release()
-            raise _explain(error, path) from error
+            return cls(lock, _collect(home, lock, timeout_s))
         except BaseException:
             lock.release()
             raise
@@ -77,97 +71,61 @@ class Store:
 
     def close(self) -> None:
         """Give the store back to others."""
-        self._connection.close()
+        self._session.close()
+        self._collector.close()
         self._lock.release()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The files behind it."""
+        return self._collector.snapshot
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query of ours."""
-        return self._run(sql, parameters).fetchall()
+        return self._session.rows(sql, parameters)
 
     def arrays(self, sql: str, parameters: Sequence[Any] = ()) -> dict[str, NDArray[Any]]:
         """The columns of a query of ours; one with NULLs is a masked array."""
-        return self._run(sql, parameters).fetchnumpy()
+        return self._session.arrays(sql, parameters)
 
-    def query(self, sql: str, limit: int | None = None) -> Table:
+    def query(self, sql: str, limit: int | None = None) -> Answer:
         """One SELECT of a user, its first rows; UsageError where it is wrong or another thing."""
-        return run_query(self._connection, sql, limit)
-
-    def _run(self, sql: str, parameters: Sequence[Any]) -> duckdb.DuckDBPyConnection:
-        try:
-            return self._connection.execute(sql, list(parameters))
-        except duckdb.IOException as error:
-            raise _explain(error, self.path) from error
+        return self._session.query(sql, limit)
 
 
-def _bring_up_to_date(path: Path, home: Path) -> None:
+def _collect(home: Path, lock: StoreLock, timeout_s: float) -> Collector:
     try:
-        _ingest(path, home)
-    except duckdb.Error as error:
-        if not path.exists() or not _is_damage(error):
-            raise
-        aside = _move_aside(path)
-        _log.warning(
-            "the store could not be read (%s): it is now %s, and made again", error, aside.name
-        )
-        _ingest(path, home)
-
-
-def _ingest(path: Path, home: Path) -> None:
-    connection = duckdb.connect(str(path), config={"autoinstall_known_extensions": "false"})
+        lock.exclude(0.0)
+    except TimedOut:  # others read: read beside them, and leave the sealing to somebody else
+        lock.share(timeout_s)
+        return _read_all(home, None)
     try:
-        path.chmod(0o600)
-        _ensure_schema(connection)
-        ingest(connection, home)
+        index = Index(home)
+    except Unreachable as error:
+        _log.warning("read without sealing: %s", error)
+        lock.share(timeout_s)
+        return _read_all(home, None)
+    try:
+        collector = _read_all(home, index)
     finally:
-        connection.close()
+        index.close()
+    lock.share(timeout_s)
+    return collector
 
 
-def _ensure_schema(connection: duckdb.DuckDBPyConnection) -> None:
-    tables = connection.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'raw' AND table_name = 'meta'"
-    ).fetchall()
-    if tables == [(0,)]:
-        connection.execute("BEGIN")
-        connection.execute(TABLES)
-        connection.execute(create_views())
-        connection.execute("INSERT INTO raw.meta VALUES (?)", [SCHEMA_VERSION])
-        connection.execute("COMMIT")
-    found = connection.execute("SELECT schema_version FROM raw.meta").fetchall()
-    if found != [(SCHEMA_VERSION,)]:
-        raise duckdb.CatalogException(f"schema version {found}, and not {SCHEMA_VERSION}")
-
-
-_NOT_DAMAGE = ("lock", "no space", "permission denied", "out of memory", "disk quota")
-
-
-def _is_damage(error: duckdb.Error) -> bool:
-    """Whether a new file would help: it does not against a full disk or a lock."""
-    text = str(error).lower()
-    return not any(sign in text for sign in _NOT_DAMAGE)
-
-
-def _move_aside(path: Path) -> Path:
-    aside = path.with_name(f"{path.name}.broken-{time.strftime('%Y%m%d-%H%M%S')}")
+def _read_all(home: Path, index: Index | None) -> Collector:
+    collector = Collector(home, index)
     try:
-        path.replace(aside)
-        log = path.with_name(f"{path.name}.wal")
-        if log.exists():
-            log.replace(aside.with_name(f"{aside.name}.wal"))
+        while collector.tick().more:
+            if index is not None:
+                collector.seal(force=True)
+        collector.align_clocks()
+        if index is not None and collector.rows_hot >= _WORTH_SEALING:
+            collector.seal(force=True)
     except OSError as error:
-        raise StorageError.from_os_error(error, "moving the damaged store aside") from error
-    return aside
-
-
-def _explain(error: duckdb.Error, path: Path) -> OpsuiteError:
-    text = str(error)
-    if "lock" in text.lower():
-        return Unreachable(
-            "another program has the store open", where=str(path), remedy=f"close it: {text}"
-        )
-    if _is_damage(error):
-        return DataError(
-            f"the store cannot be read: {text}",
-            where=str(path),
-            remedy=f"remove {path}: it is made again from the spools",
-        )
-    return StorageError(f"the store cannot be written: {text}", where=str(path))
+        collector.close()
+        raise StorageError.from_os_error(error, "collecting what was recorded") from error
+    except BaseException:
+        collector.close()
+        raise
+    return collector

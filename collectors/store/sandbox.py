@@ -1,91 +1,86 @@
-"""SQL of users: it reads the views and nothing else, not even files."""
+"""SQL of users: one SELECT over the views and nothing else, not even files.
+
+This binds what a statement may touch. What it may cost is bound by the process that runs it
+(:mod:`collectors.daemon.reader`): some calls cannot be stopped from inside.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING
 
 import duckdb
 
 from collectors.errors import UsageError
+from collectors.store.relations import quoted
 from collectors.store.views import VIEWS
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
-_CHUNK = 10_000
-_ALLOWED = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
-_LOCKED: dict[str, str | bool | int | float | list[str]] = {
-    "enable_external_access": "false",
-    "autoload_known_extensions": "false",
-    "autoinstall_known_extensions": "false",
-    "python_enable_replacements": "false",
-    "temp_directory": "",
-    "lock_configuration": "true",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """The answer to a query.
-
-    Attributes:
-        columns: their names, each once.
-        rows: the first ones, up to the limit.
-        total: how many rows there are in all.
-    """
-
-    columns: list[str]
-    rows: list[tuple[Any, ...]]
-    total: int
-
-    @property
-    def truncated(self) -> bool:
-        """Whether there are more rows than these."""
-        return self.total > len(self.rows)
+MAX_SQL = 1 << 20
+_SELECT, _EXPLAIN = duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN
+# The order counts: without external access no directory is named any more.
+_LOCKED = (
+    "SET temp_directory = ''",
+    "SET autoload_known_extensions = false",
+    "SET autoinstall_known_extensions = false",
+    "SET python_enable_replacements = false",
+    "SET enable_external_access = false",
+    "SET lock_configuration = true",
+)
+_EXPLAINED = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?\s+", re.IGNORECASE)
+_WRITES = re.compile(r"copy|insert|update|delete|merge", re.IGNORECASE)
+_SHOW_TABLES = re.compile(r"\s*SHOW\s+TABLES\s*;?\s*", re.IGNORECASE)
+_TABLES = """
+    SELECT view_name AS name, comment AS about FROM duckdb_views()
+    WHERE schema_name = 'main' AND NOT internal AND NOT temporary ORDER BY name
+"""
 
 
-def connect(path: Path) -> duckdb.DuckDBPyConnection:
-    """Open the store's file for reading, with everything else locked away."""
-    return duckdb.connect(str(path), read_only=True, config=_LOCKED)
+def lock(connection: duckdb.DuckDBPyConnection, directories: Sequence[str]) -> None:
+    """Lock everything away but the files below ``directories``; this cannot be undone."""
+    listed = ", ".join(quoted(directory) for directory in directories)
+    connection.execute(f"SET allowed_directories = [{listed}]")
+    for statement in _LOCKED:
+        connection.execute(statement)
 
 
-def run_query(connection: duckdb.DuckDBPyConnection, sql: str, limit: int | None) -> Table:
-    """Run one SELECT or EXPLAIN and take its first ``limit`` rows (None: all).
+def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
+    """The one SELECT, or EXPLAIN of a SELECT, that ``sql`` is.
 
     Raises:
-        UsageError: the SQL is wrong, or something else than one such statement.
+        UsageError: it is something else.
+        duckdb.Error: it is wrong.
     """
-    try:
-        statements = connection.extract_statements(sql)
-        if len(statements) != 1 or statements[0].type not in _ALLOWED:
-            raise _refusal("only one statement, a SELECT or EXPLAIN, is run here")
-        answer = connection.execute(statements[0])
-        description = answer.description or []
-        if zoned := [name for name, kind, *_ in description if "TIME ZONE" in str(kind)]:
-            raise _refusal(f"column {zoned[0]!r} has a time zone: cast it to TIMESTAMP or VARCHAR")
-        columns = _distinct([column[0] for column in description])
-        rows = answer.fetchall() if limit is None else answer.fetchmany(limit)
-        total = len(rows)
-        while chunk := answer.fetchmany(_CHUNK):
-            total += len(chunk)
-    except duckdb.Error as error:
-        raise _refusal(str(error)) from error
-    return Table(columns=columns, rows=rows, total=total)
+    if len(sql) > MAX_SQL:
+        raise refusal(f"the SQL is longer than {MAX_SQL} characters")
+    text = _TABLES if _SHOW_TABLES.fullmatch(sql) else sql
+    statements = connection.extract_statements(text)
+    if len(statements) == 1 and statements[0].type == _EXPLAIN:
+        # EXPLAIN ANALYZE runs what it explains, whatever that is.
+        explained = _EXPLAINED.match(text)
+        allowed = explained is not None and _is_select(connection, text[explained.end() :])
+    else:
+        allowed = _is_select(connection, text)
+    if not allowed:
+        raise refusal("only one statement, a SELECT or EXPLAIN, is run here")
+    return statements[0]
 
 
-def _distinct(names: list[str]) -> list[str]:
-    """Number the repetitions, so that a row can be an object: a, a_1, a_2."""
-    distinct: list[str] = []
-    for name in names:
-        candidate, repetition = name, 0
-        while candidate in distinct:
-            repetition += 1
-            candidate = f"{name}_{repetition}"
-        distinct.append(candidate)
-    return distinct
+def _is_select(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
+    """Whether it is one SELECT that writes nothing: WITH x AS (COPY ...) FROM x is one that does.
+
+    DuckDB takes what writes at the top of a statement only, and so not where this puts it.
+    """
+    if [one.type for one in connection.extract_statements(sql)] != [_SELECT]:
+        return False
+    if _WRITES.search(sql):
+        connection.execute(f"EXPLAIN FROM ({sql.rstrip().removesuffix(';')}\n)").fetchall()
+    return True
 
 
-def _refusal(what: str) -> UsageError:
+def refusal(what: str) -> UsageError:
+    """That SQL is not run, and what can be asked instead."""
     names = ", ".join(view.name for view in VIEWS)
     return UsageError(what, where="the SQL", remedy=f"SELECT from the views: {names}")

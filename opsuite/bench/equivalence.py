@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from collectors.store import Store
+from collectors.daemon.access import open_store
 from opsuite.bench.home import bench_home
 from opsuite.bench.result import Row
 from opsuite.demo import CONFIG
@@ -57,7 +57,7 @@ def _losses(mesh: Mapping[str, int], seed: int) -> list[float]:
     config = resolve(RunConfig, [("the demo", CONFIG), ("the benchmark", given)]).value
     home = bench_home()
     run = launch(config, home=home, command=["opsuite", "bench"], narrate=narrate).run
-    with Store.open(home) as store:
+    with open_store(home) as store:
         rows = store.rows(
             "SELECT value FROM samples WHERE run_id = ? AND name = 'loss' ORDER BY step",
             [run.run_id],

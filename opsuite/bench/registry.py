@@ -50,6 +50,11 @@ BENCHES = {
         ),
         Bench(name="recorder", question="what does recording cost?", rounds=60),
         Bench(name="startup", question="how long does `opsuite --help` take?", rounds=10),
+        Bench(
+            name="store",
+            question="does the trace store keep everything once, at what cost, whatever happens?",
+            rounds=5,
+        ),
     )
 }
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from collectors.errors import OpsuiteError
 from opsuite.cli.exit_codes import ExitCode
-from opsuite.output import print_data, print_json
+from opsuite.output import narrate, print_data, print_json
+
+if TYPE_CHECKING:
+    from collectors.run import RunDirectory
+    from collectors.store.source import Source
+    from playbooks.diagnosis import Diagnosis
 
 
 def diagnose(
@@ -18,19 +24,30 @@ def diagnose(
 
     Exits with 0 where nothing is wrong and with 1 where something was found.
     """
+    from collectors.daemon.access import open_store
     from collectors.run import RunDirectory
     from collectors.settings import Settings
-    from collectors.store import Store
     from playbooks.diagnosis import diagnose as examine
     from tui.findings import render_diagnosis
 
     home = Settings.from_environment().home
-    run_id = RunDirectory.open(home, run, kind="training").run_id
-    with Store.open(home) as store:
-        diagnosis = examine(store, run_id)
+    directory = RunDirectory.open(home, run, kind="training")
+    with open_store(home) as store:
+        diagnosis = examine(store, directory.run_id)
+        _publish(diagnosis, directory, store)
     if json:
         print_json(diagnosis.to_json())
     else:
         print_data(render_diagnosis(diagnosis))
     if diagnosis.findings:
         raise typer.Exit(ExitCode.FINDINGS_OR_FAILED)
+
+
+def _publish(diagnosis: Diagnosis, run: RunDirectory, store: Source) -> None:
+    """Store the findings with the run; that they are found counts more than that they are kept."""
+    from playbooks.publication import publish
+
+    try:
+        publish(diagnosis, run, store)
+    except OpsuiteError as error:
+        narrate(f"the findings are not stored: {error.what}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from opsuite.collecting import start_collecting
 from opsuite.extras import require_engine
 from opsuite.output import narrate, print_data, print_json
 
@@ -56,7 +57,8 @@ def launch(
     if example:
         print_data(describe_toml(RunConfig))
         return
-    home = Settings.from_environment().home
+    settings = Settings.from_environment()
+    home = settings.home
     run = None if resume is None else _find_run(home, resume, config)
     layers = _layers(config, run, data or [], fault or [], overrides or [])
     resolved = _with_ranks(layers, nproc)
@@ -66,6 +68,7 @@ def launch(
         _print_configuration(resolved, as_json=json)
         return
     require_engine()
+    start_collecting(settings)
     result = _launch(value, home, run)
     if json:
         print_json(_document(result))

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from collectors.errors import OpsuiteError
 from collectors.settings import Settings
 from opsuite import __version__
-from opsuite.cli import bench, demo, diagnose, doctor, launch, query, runs, serve
+from opsuite.cli import alerts, bench, collect, demo, diagnose, doctor, launch, query, runs, serve
 from opsuite.cli.exit_codes import ExitCode
 from opsuite.output import narrate, print_data
 
@@ -94,6 +94,8 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(runs.runs, name="runs")
+app.add_typer(alerts.alerts, name="alerts")
+app.add_typer(collect.collect, name="collect")
 
 
 def main() -> None:

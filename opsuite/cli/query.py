@@ -2,103 +2,98 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collectors.errors import UsageError
-from opsuite.output import narrate, print_data, print_json
+from collectors.errors import StorageError, UsageError
+from opsuite.formats import Format
+from opsuite.output import narrate
 
 if TYPE_CHECKING:
-    from collectors.store import Table
+    from collections.abc import Iterator
 
 _EXAMPLE = 'opsuite query "SELECT run_id, status, steps FROM runs"'
 
 
-class Format(StrEnum):
-    """How rows are printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-
-
-def query(
+def query(  # noqa: PLR0917 - typer's options
     sql: Annotated[
         str, typer.Argument(metavar="[SQL]", help="One SELECT; `-` or none: from stdin.")
     ] = "-",
-    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Read the SELECT from this file.")
+    ] = None,
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="How to print; by default as the output's name ends."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file, whole or not at all.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Most rows to print; 0: all.")] = 1000,
 ) -> None:
-    """Ask the views of all runs one SELECT.
+    """Ask the views of all runs one SELECT, while they run and afterwards.
 
-    "SHOW TABLES" lists the views, and "DESCRIBE steps" the columns of one.
+    "SHOW TABLES" lists the views, "DESCRIBE steps" the columns of one; there are functions too,
+    such as "FROM stragglers('last')": see docs/schema.md.
     """
+    from collectors.daemon.access import open_store
     from collectors.settings import Settings
-    from collectors.store import Store
+    from opsuite.formats import render
 
-    text = _read_sql(sql)
-    with Store.open(Settings.from_environment().home) as store:
-        table = store.query(text, limit or None)
-    _print(table, Format.JSON if json else output)
-    if table.truncated:
-        narrate(f"{len(table.rows)} of {table.total} rows; --limit 0 prints all")
+    chosen = _format(form, json, output)
+    text = _read_sql(sql, file)
+    with open_store(Settings.from_environment().home) as store:
+        answer = store.query(text, limit or None)
+    _write(render(answer.table, chosen), output)
+    if answer.truncated:
+        narrate(f"{answer.table.num_rows} of {answer.total} rows; --limit 0 prints all")
 
 
-def _read_sql(argument: str) -> str:
-    if argument != "-":
+def _format(form: Format | None, json: bool, output: Path | None) -> Format:
+    ending = output.suffix.removeprefix(".") if output else ""
+    guessed = Format(ending) if ending in list(Format) else Format.TABLE
+    chosen = Format.JSON if json else form or guessed
+    if chosen is Format.PARQUET and output is None and sys.stdout.isatty():
+        raise UsageError(
+            "Parquet is not for a terminal",
+            where="--format",
+            remedy="add --output FILE, or send stdout elsewhere",
+        )
+    return chosen
+
+
+def _read_sql(argument: str, file: Path | None) -> str:
+    if file is not None and argument != "-":
+        raise UsageError("there is SQL, and a file of it", where="the arguments", remedy="give one")
+    if file is None and argument != "-":
         return argument
-    if sys.stdin.isatty():
+    if file is None and sys.stdin.isatty():
         raise UsageError("there is no SQL", where="the arguments", remedy=f"type {_EXAMPLE}")
     try:
-        return sys.stdin.read()
+        return sys.stdin.read() if file is None else file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(
-            "the SQL is not UTF-8 text", where="stdin", remedy=f"type {_EXAMPLE}"
+            "the SQL is not UTF-8 text", where=str(file or "stdin"), remedy=f"type {_EXAMPLE}"
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"the SQL cannot be read: {error.strerror}", where=str(file), remedy="name another file"
         ) from error
 
 
-def _print(table: Table, output: Format) -> None:
-    if output is Format.JSON:
-        names = table.columns
-        rows = [dict(zip(names, map(_json_value, row), strict=True)) for row in table.rows]
-        print_json(rows)
-    elif output is Format.CSV:
-        print_data(_csv(table))
-    else:
-        from tui.table import render_table
+def _write(pieces: Iterator[bytes], output: Path | None) -> None:
+    if output is None:
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        return
+    from collectors.atomic import write_atomically
 
-        print_data(render_table(table.columns, table.rows))
-
-
-def _csv(table: Table) -> str:
-    import csv
-    from io import StringIO
-
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows(table.rows)
-    return text.getvalue()
-
-
-def _json_value(value: Any) -> Any:  # noqa: ANN401 - any SQL value
-    """A value as JSON knows it; NaN, infinities and NULL are null."""
-    from datetime import date, datetime
-    from decimal import Decimal
-
-    if isinstance(value, Decimal):
-        value = float(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, list | tuple):
-        return [_json_value(inner) for inner in value]
-    if isinstance(value, dict):
-        return {str(key): _json_value(inner) for key, inner in value.items()}
-    return value.isoformat() if isinstance(value, date | datetime) else str(value)
+    try:
+        write_atomically(output, b"".join(pieces))
+    except OSError as error:
+        raise StorageError.from_os_error(error, f"writing {output}") from error

@@ -10,6 +10,7 @@ import typer
 
 from collectors.errors import UsageError
 from collectors.settings import Settings
+from opsuite.collecting import start_collecting
 from opsuite.extras import require_engine
 from opsuite.output import narrate, print_data
 
@@ -71,6 +72,7 @@ def serve(
             data = {"url": ready.url, "model": ready.model, "run": ready.run_id}
             print_data(json.dumps(data))
 
+    start_collecting(settings)
     _serve(reference.directory, options, settings, api_key, announce)
 
 

@@ -56,7 +56,18 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_every_command_helps() -> None:
-    for command in ("launch", "serve", "diagnose", "query", "runs", "demo", "doctor", "bench"):
+    commands = (
+        "launch",
+        "serve",
+        "collect",
+        "diagnose",
+        "query",
+        "runs",
+        "demo",
+        "doctor",
+        "bench",
+    )
+    for command in commands:
         result = opsuite(command, "--help")
         assert result.returncode == 0
         assert result.stdout.startswith("Usage: ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import signal
 import struct
 import subprocess
@@ -12,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collectors.clock import host_name, now_ns, process_lives_since
 from collectors.errors import StorageError
 from collectors.record import TEXT_LIMIT, Kind
 from collectors.recorder import Recorder, open_recorder
@@ -239,6 +242,34 @@ def test_forked_children_record_on_their_own(
     assert len({batch.process for batch in batches}) == 5
 
 
+ENDING = """
+import os, signal, sys
+from pathlib import Path
+from collectors.recorder import Identity, open_recorder
+
+identity = Identity(
+    run_id="r", role="trainer", rank=3, world_size=8, host="elsewhere", coordinates={}
+)
+recorder = open_recorder(Path(sys.argv[1]), identity)
+for step in range(2000):
+    recorder.record_span(sys.argv[2], step, step + 1, step)
+if sys.argv[2] == "before":
+    os.execv(sys.executable, [sys.executable, "-c", sys.argv[3], sys.argv[1], "after"])
+os._exit(0)
+"""
+
+
+def test_a_process_that_execs_and_leaves_by_exit_loses_nothing(
+    rows: Rows, identity: Identity, tmp_path: Path
+) -> None:
+    """Neither closes its recorder; what comes after exec records as a writer of its own."""
+    run_script(ENDING, str(tmp_path), "before", ENDING)
+    batches = SpoolReader(tmp_path).poll()
+    assert Counter(row[1] for row in rows(batches)) == {"before": 2000, "after": 2000}
+    assert len({batch.process for batch in batches}) == 2
+    assert len({batch.pid for batch in batches}) == 1
+
+
 KILLED = """
 import mmap, os, struct, sys
 from pathlib import Path
@@ -254,7 +285,7 @@ step = 0
 while True:
     recorder.record_span(f"name {step % 700}", step, step + 1, step)
     step += 1
-    struct.pack_into("<q", acknowledged, 0, step)
+    acknowledged[:] = step.to_bytes(8, "little")  # at once: pack_into writes zeros first
 """
 
 
@@ -328,7 +359,7 @@ def test_a_full_disk_drops_and_counts(rows: Rows, identity: Identity, tmp_path: 
     assert dropped > 0
     assert len(spans) + dropped == 30_000
     assert spans == [(Kind.SPAN, "a", step, step + 1, step) for step in range(len(spans))]
-    told = [struct.unpack("<d", row[3])[0] for row in found if row[1] == "opsuite.dropped"]
+    told = [struct.unpack("<d", row[3])[0] for row in found if row[1] == "opsuite.dropped.always"]
     assert told == [dropped]
     assert found[-1][:2] == (Kind.SPAN, "again")
 
@@ -355,3 +386,51 @@ def test_closing_ends_recording_and_gives_space_back(
     assert segment.stat().st_size < 8192
     assert segment.stat().st_mode & 0o777 == 0o600
     assert len(rows(SpoolReader(tmp_path).poll())) == 1
+
+
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+def test_a_wall_clock_that_jumps_changes_no_order_and_loses_nothing(
+    rows: Rows,
+    identity: Identity,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    jump_s: int,
+) -> None:
+    """Each segment says both clocks; events are monotonic, and so is who lives and who came first.
+
+    A writer that lives must not be taken for gone: what it writes later would not be read.
+    """
+    here = replace(identity, host=host_name())
+    monkeypatch.setattr("collectors.spool_room.LEAST_CAP", 1 << 20)  # small segments
+    recorder = open_recorder(tmp_path, here, cap_bytes=1)
+    reader = SpoolReader(tmp_path)
+    batches = []
+    real = time.time_ns
+    for part in range(4):
+        if part == 2:
+            monkeypatch.setattr(time, "time_ns", lambda: real() + jump_s * 10**9)
+        for step in range(1000):
+            with recorder.span("step", part * 1000 + step):
+                pass
+        batches += reader.poll()
+        assert not batches[-1].position.finished
+    recorder.close()
+    batches += reader.poll()
+    found = rows(batches)
+    assert [row[4] for row in found] == list(range(4000))
+    starts = [row[2] for row in found]
+    assert starts == sorted(starts)
+    assert all(row[3] >= row[2] for row in found)
+    segments = {batch.segment: batch for batch in batches}
+    opened = [segments[name].opened_ns for name in sorted(segments)]
+    assert opened == sorted(opened)
+    anchors = [segments[name].anchor_ns for name in sorted(segments)]
+    assert abs(anchors[-1] - anchors[0] - jump_s * 10**9) < 10**9
+
+
+def test_a_process_is_told_from_a_later_one_of_its_number() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait(30)
+    assert not process_lives_since(ended.pid, now_ns())
+    assert process_lives_since(os.getpid(), now_ns())
+    assert not process_lives_since(os.getpid(), 0), "it was not there when the host started"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from collectors.store import Store
+from collectors.store.database import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,15 +186,3 @@ def test_a_requests_life(home: Path, run: RunDirectory, open_rank: OpenRank) -> 
         assert waiting == ("cmpl-1", 5, None, None, None, None)
         assert store.rows("SELECT count(*) FROM ranks") == [(0,)]
         assert store.rows("SELECT role, rank FROM processes") == [("server", None)]
-
-
-def test_every_view_is_documented_and_answers(home: Path) -> None:
-    with Store.open(home) as store:
-        described = store.rows(
-            "SELECT view_name, comment FROM duckdb_views()"
-            " WHERE schema_name = 'main' AND NOT internal"
-        )
-        assert len(described) == 12
-        for name, comment in described:
-            assert comment, name
-            assert store.rows(f"FROM {name}") == []

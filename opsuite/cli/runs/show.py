@@ -1,4 +1,4 @@
-"""``opsuite runs``: which runs there are, and how one went."""
+"""``opsuite runs show``: how one run went."""
 
 from __future__ import annotations
 
@@ -10,22 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from opsuite.output import narrate, print_data, print_json
+from opsuite.output import print_data, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from collectors.labels import Labels
     from collectors.run import RunDirectory
-    from collectors.store import Store
+    from collectors.store.source import Source
 
-runs = typer.Typer(no_args_is_help=True, help="List runs, and show one.")
-
-_LIST = """
-    SELECT run_id, kind, status, started_ns AS started, duration_s, world_size AS ranks,
-           nullif(steps, 0) AS steps, loss
-    FROM runs ORDER BY started_ns DESC
-"""
 _FACTS = "SELECT steps, dropped, damaged FROM runs WHERE run_id = ?"
 _LEARNING = """
     SELECT sum(tokens) / sum(duration_s) FILTER (tokens IS NOT NULL) AS tokens_per_s,
@@ -48,67 +42,38 @@ _REQUESTS = """
 _REQUEST_COLUMNS = ("arrived", "answered", "median_ttft_s", "median_tpot_s", "output_tokens")
 
 
-@runs.command("list")
-def list_all(
-    json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
-) -> None:
-    """List all runs, the newest first."""
-    from collectors.settings import Settings
-    from collectors.store import Store
-    from tui.table import render_table
-
-    with Store.open(Settings.from_environment().home) as store:
-        table = store.query(_LIST)
-    listed = [_listed(dict(zip(table.columns, row, strict=True))) for row in table.rows]
-    if not listed:
-        narrate("there are no runs yet: start one with `opsuite launch`")
-    if json:
-        print_json([row | {"started": row["started"].isoformat()} for row in listed])
-    else:
-        print_data(render_table(table.columns, [list(row.values()) for row in listed]))
-
-
-@runs.command("show")
 def show(
     run: Annotated[str, typer.Argument(help="Run id, its beginning, or `last`.")] = "last",
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show how a run was started, how far it came, and where its time goes."""
+    from collectors.daemon.access import open_store
+    from collectors.labels import read_labels
     from collectors.run import RunDirectory
     from collectors.settings import Settings
-    from collectors.store import Store
 
     home = Settings.from_environment().home
     directory = RunDirectory.open(home, run)
-    with Store.open(home) as store:
-        summary = _summary(directory, store)
+    labels = read_labels(directory.path)
+    with open_store(home) as store:
+        summary = _summary(directory, labels, store)
     if json:
         print_json(summary)
     else:
         print_data(_render(summary))
 
 
-def _listed(row: dict[str, Any]) -> dict[str, Any]:
-    started_ns = row["started"]
-    if row["status"] == "running":
-        row["duration_s"] = (time.time_ns() - started_ns) / 1e9
-    seconds = row["duration_s"]
-    return row | {
-        "started": _local(started_ns),
-        "duration_s": None if seconds is None else round(seconds, 1),
-        "loss": _finite(row["loss"]),
-    }
-
-
-def _local(wall_ns: int) -> datetime:
+def local_time(wall_ns: int) -> datetime:
+    """A wall-clock instant as the user's clock shows it, to the second."""
     return datetime.fromtimestamp(wall_ns // 10**9, tz=UTC).astimezone()
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
+    """None for NaN and infinities, which JSON does not know."""
     return value if value is not None and math.isfinite(value) else None
 
 
-def _summary(directory: RunDirectory, store: Store) -> dict[str, Any]:
+def _summary(directory: RunDirectory, labels: Labels, store: Source) -> dict[str, Any]:
     manifest = directory.manifest
     parameters = [directory.run_id]
     [(steps, dropped, damaged)] = store.rows(_FACTS, parameters)
@@ -123,12 +88,13 @@ def _summary(directory: RunDirectory, store: Store) -> dict[str, Any]:
         "git_commit": manifest.git_commit,
         "version": manifest.version,
         "notes": manifest.notes,
+        **labels.to_json(),
         "started_ns": manifest.started_ns,
         "duration_s": None if ended_ns is None else (ended_ns - manifest.started_ns) / 1e9,
         "world_size": manifest.world_size,
         "steps": steps,
         "tokens_per_s": tokens_per_s,
-        "loss": {"first": _finite(first_loss), "last": _finite(last_loss)},
+        "loss": {"first": finite(first_loss), "last": finite(last_loss)},
         "dropped": dropped,
         "damaged": damaged,
         "ranks": _dictionaries(("rank", "host", "pid"), store.rows(_RANKS, parameters)),
@@ -160,8 +126,10 @@ def _render(summary: dict[str, Any]) -> str:
     loss = summary["loss"]
     facts = [("run", summary["run_id"]), ("command", shlex.join(summary["command"]))]
     facts += [(name, format_cell(summary[name])) for name in _SHOWN if summary[name] != ""]
+    facts += [("pinned", "yes")] if summary["pinned"] else []
+    facts += [("tags", " ".join(summary["tags"]))] if summary["tags"] else []
     facts += [
-        ("started", format_cell(_local(summary["started_ns"]))),
+        ("started", format_cell(local_time(summary["started_ns"]))),
         ("duration_s", format_cell(summary["duration_s"])),
     ]
     if summary["steps"]:

@@ -1,0 +1,1 @@
+"""Alerts: SQL that returns rows, and whom to tell about them."""

@@ -1,0 +1,1 @@
+"""Ways out: runs in the formats of other tools."""
