@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import time
 from dataclasses import asdict, replace
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from collectors.atomic import write_atomically
@@ -25,6 +24,7 @@ from collectors.errors import DataError, StorageError, Unreachable, UsageError
 from collectors.manifest import ENDED, Manifest, read_manifest
 from collectors.redaction import redact, redact_command
 from collectors.toml import toml_document
+from collectors.version import own_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,7 +87,7 @@ class RunDirectory:
             command=redact_command(command),
             config=redact(config),
             git_commit=_git_commit(),
-            version=_version(),
+            version=own_version(),
             host=host_name(),
             pid=os.getpid(),
             boot_id=boot_id(),
@@ -264,10 +264,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() or None if answer.returncode == 0 else None
-
-
-def _version() -> str:
-    try:
-        return metadata.version("opsuite")
-    except metadata.PackageNotFoundError:
-        return "unknown"

@@ -7,10 +7,11 @@ import socket
 from typing import TYPE_CHECKING, Any, Self
 
 from collectors.daemon.endpoint import Note
-from collectors.daemon.greeting import agree, greeting, own_version
+from collectors.daemon.greeting import agree, greeting
 from collectors.daemon.peers import peer_user
 from collectors.daemon.protocol import receive, send, to_error
 from collectors.errors import DataError, TimedOut, Unreachable, UsageError
+from collectors.version import own_version
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence

@@ -7,7 +7,6 @@ its range.
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from collectors.daemon.protocol import PROTOCOL
@@ -59,11 +58,3 @@ def _range(told: Mapping[str, Any]) -> tuple[int, int]:
     ):
         raise DataError("a greeting without versions: not a collector or client of opsuite")
     return bounds[0], bounds[1]
-
-
-def own_version() -> str:
-    """Of the opsuite that is installed here."""
-    try:
-        return metadata.version("opsuite")
-    except metadata.PackageNotFoundError:
-        return "unknown"

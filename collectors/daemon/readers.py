@@ -121,7 +121,7 @@ class ReaderPool:
                 return
             reader = _Reader(self._memory_bytes)
             self._readers.add(reader)
-        self._idle.put(reader)
+            self._idle.put(reader)
 
     def _take(self) -> _Reader:
         """An idle reader that is warm; waits for one as long as a question may take."""
@@ -143,7 +143,7 @@ class ReaderPool:
         raise Unreachable("the readers were closed")
 
     def _give_back(self, reader: _Reader, *, whole: bool) -> None:
-        if whole and not reader.expired:
+        if whole and not reader.expired and not self._closed:
             self._idle.put(reader)
         else:
             self._replace(reader)

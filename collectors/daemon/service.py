@@ -16,7 +16,6 @@ from collectors.daemon.alerting import Alerting
 from collectors.daemon.chore import Chore, Warnings
 from collectors.daemon.collection import Collection
 from collectors.daemon.endpoint import Note, listen, socket_path
-from collectors.daemon.greeting import own_version
 from collectors.daemon.heartbeat import LOOK_S, Heartbeats
 from collectors.daemon.journal import Journal
 from collectors.daemon.lifecycle import LOCK
@@ -26,6 +25,7 @@ from collectors.daemon.server import Server
 from collectors.daemon.verbs import Verbs
 from collectors.errors import OpsuiteError
 from collectors.store.retention import RetentionKeeper
+from collectors.version import own_version
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,6 @@ import os
 import re
 import zipfile
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from collectors.errors import DataError, StorageError, UsageError
@@ -27,6 +26,7 @@ from collectors.labels import read_labels
 from collectors.redaction import redact, redact_command, redact_text
 from collectors.store.retention import live_seals
 from collectors.toml import toml_document
+from collectors.version import own_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,7 +144,7 @@ class _Writer:
             raise DataError(f"the run has more than {MOST_MEMBERS} files", where=run.run_id)
         contents = {
             "format": FORMAT,
-            "opsuite": _version(),
+            "opsuite": own_version(),
             "run_id": run.run_id,
             "members": [asdict(member) for member in self._members],
         }
@@ -212,10 +212,3 @@ def _logs(run: RunDirectory) -> Iterator[tuple[str, str]]:
 
 def _json(data: Any) -> str:  # noqa: ANN401 - any JSON
     return json.dumps(data, indent=1, default=str) + "\n"
-
-
-def _version() -> str:
-    try:
-        return metadata.version("opsuite")
-    except metadata.PackageNotFoundError:
-        return "unknown"

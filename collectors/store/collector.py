@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collectors.store.tail import Generation, Tail
 
 ROWS_A_READING = 500_000
-MOST_HOT_ROWS = 3_000_000
+MOST_HOT_ROWS = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,28 +109,36 @@ STEP_BREAKDOWN = Macro(
     name="step_breakdown",
     parameters="run",
     about="where a step's time goes, by phase over all ranks and steps: median and 99th percentile "
-    "of its time, means of own, blocked and transfer time; share: of the time of all steps",
+    "of its time, means of own, blocked and transfer time; share: of the time of all steps (of "
+    "more than 200,000 steps of ranks, every n-th step is taken)",
     select="""
-    WITH timed AS (
-        SELECT t.process, t.step, t.name, sum((t.end_ns - t.start_ns)::DOUBLE) / 1e9 AS seconds,
-               min(t.start_ns) AS start_ns
-        FROM raw.span AS t WHERE t.run_id = run_named(run) AND t.step >= 0
-        GROUP BY t.process, t.step, t.name
+    WITH spread AS MATERIALIZED (
+        SELECT greatest(1, ceil(count(*) / 200000))::BIGINT AS every FROM raw.span AS t
+        WHERE t.run_id = run_named(run) AND t.name = 'step' AND t.step >= 0
+    ), chosen AS MATERIALIZED (
+        SELECT t.process, t.step, t.name, t.start_ns, t.end_ns
+        FROM raw.aligned_span AS t, spread AS e
+        WHERE t.run_id = run_named(run) AND t.step >= 0 AND t.step % e.every = 0
+    ), timed AS (
+        SELECT process, step, name, sum((end_ns - start_ns)::DOUBLE) / 1e9 AS seconds,
+               min(start_ns) AS start_ns
+        FROM chosen GROUP BY process, step, name
     ), phase AS (
         SELECT name, min(start_ns) AS first_ns, count(*) AS times, median(seconds) AS median_s,
                quantile_cont(seconds, 0.99) AS p99_s, sum(seconds) AS total_s
         FROM timed GROUP BY name
     ), collective AS MATERIALIZED (
         SELECT c.process, c.step, c.start_ns, c.end_ns, c.blocked_ns
-        FROM raw.blocked_collective AS c WHERE c.run_id = run_named(run) AND c.step >= 0
+        FROM raw.blocked_collective AS c, spread AS e
+        WHERE c.run_id = run_named(run) AND c.step >= 0 AND c.step % e.every = 0
     ), inside AS (
         SELECT t.name, sum(c.end_ns - c.start_ns) / 1e9 AS collective_s,
                CASE WHEN count(*) = count(c.blocked_ns) THEN sum(c.blocked_ns) / 1e9 END
                    AS blocked_s
-        FROM raw.aligned_span AS t JOIN collective AS c
+        FROM chosen AS t JOIN collective AS c
           ON c.process = t.process AND c.step = t.step
          AND c.start_ns >= t.start_ns AND c.end_ns <= t.end_ns
-        WHERE t.run_id = run_named(run) AND t.step >= 0 GROUP BY t.name
+        GROUP BY t.name
     )
     SELECT f.name AS phase, f.median_s, f.p99_s,
            (f.total_s - coalesce(i.collective_s, 0)) / f.times AS own_s,

@@ -153,6 +153,6 @@ def session() -> Iterator[Session]:
 @pytest.fixture
 def pool() -> Iterator[ReaderPool]:
     """One reader, with little time and memory."""
-    opened = ReaderPool(size=1, wall_limit_s=1.0, memory_bytes=512 << 20)
+    opened = ReaderPool(size=1, wall_limit_s=2.0, memory_bytes=512 << 20)
     yield opened
     opened.close()

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from collectors.daemon.answers import answer_of
+from collectors.daemon.lone_store import LoneStore
 from collectors.daemon.readers import ReaderPool
 from collectors.errors import TimedOut, Unreachable, UsageError
 
@@ -88,7 +89,7 @@ def test_a_result_has_a_bound(small: Small) -> None:
 def test_a_late_query_is_killed_and_the_next_one_answers(small: Small, pool: ReaderPool) -> None:
     snapshot, pids = small.snapshot(), children()
     began = time.monotonic()
-    with pytest.raises(TimedOut, match="longer than 1 s"):
+    with pytest.raises(TimedOut, match="longer than 2 s"):
         answer_of(pool.ask(snapshot, ENDLESS))
     assert time.monotonic() - began < 5
     assert answer_of(pool.ask(snapshot, "SELECT 1")).rows == [(1,)]
@@ -134,11 +135,11 @@ def test_those_who_wait_are_answered_or_told(small: Small, pool: ReaderPool) -> 
     assert len(ends) == 6
     allowed = {
         "[(1,)]",
-        "the query took longer than 1 s",
+        "the query took longer than 2 s",
         "all readers are busy with other queries",
     }
     assert set(ends) <= allowed
-    assert "the query took longer than 1 s" in ends
+    assert "the query took longer than 2 s" in ends
 
 
 def test_a_reader_that_was_killed_is_replaced(small: Small) -> None:
@@ -187,6 +188,7 @@ def test_a_reader_ends_with_whoever_asked(tmp_path: Path) -> None:
     """A daemon that is killed leaves no child behind that computes for ever."""
     script = f"""
 import psutil
+from collectors.daemon.lone_store import LoneStore
 from collectors.daemon.readers import ReaderPool
 from collectors.store.snapshot import Snapshot
 pool = ReaderPool(size=1, wall_limit_s=600)
@@ -207,3 +209,15 @@ def _is_zombie(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def test_without_a_daemon_users_have_a_reader_too(home: Path) -> None:
+    """It sees what the store holds, and ends with it."""
+    with LoneStore.open(home) as store:
+        assert children() == []
+        assert store.query("SELECT count(*) FROM runs").rows == [(0,)]
+        assert len(children()) == 1
+        with pytest.raises(UsageError, match="memory"):
+            store.query("SELECT length(repeat('x', 4000000000))")
+        assert store.query("FROM range(3)", limit=2).truncated
+    assert children() == []

@@ -116,7 +116,7 @@ REFUSED = [
     "SELECT * FROM " + "(SELECT * FROM " * 3000 + "runs" + ")" * 3000,
 ]
 
-# Within 1 s and 512 MiB each of them is refused, or its child is killed.
+# Within 1.5 s and 512 MiB each of them is refused, or its child is killed.
 BOMBS = [
     "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range * b.range % 7 = 1",
     "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t) SELECT max(n) FROM t",
@@ -153,7 +153,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], 
 @pytest.fixture(scope="module")
 def ask(store: Small) -> Iterator[Ask]:
     """Asks one reader about it: what an attack leaves behind, the next ones would meet."""
-    pool = ReaderPool(size=1, wall_limit_s=1.0, memory_bytes=512 << 20)
+    pool = ReaderPool(size=1, wall_limit_s=1.5, memory_bytes=512 << 20)
     snapshot = store.snapshot()
     yield lambda sql, limit=1000: answer_of(pool.ask(snapshot, sql, limit=limit))
     pool.close()
