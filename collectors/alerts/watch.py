@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from collectors.alerts.policy import Alarm, Row
     from collectors.alerts.rule import AlertRule
-    from collectors.store.source import Answer
+    from collectors.query.source import Answer
 
 _log = logging.getLogger("opsuite")
 STATE = "alerts.state.json"

@@ -31,9 +31,9 @@ def main() -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from collectors.daemon.process import run_daemon
-    from collectors.daemon.protocol import error_header
     from collectors.daemon.service import DaemonOptions
     from collectors.errors import OpsuiteError
+    from collectors.query.protocol import error_header
     from collectors.settings import Settings
 
     def report(document: Mapping[str, Any]) -> None:

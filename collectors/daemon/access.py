@@ -12,7 +12,7 @@ from collectors.settings import Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from collectors.store.source import Source
+    from collectors.query.source import Source
 
 _TIMEOUT_S = 30.0
 _LOOK_S = 1.0
@@ -41,6 +41,6 @@ def open_store(home: Path) -> Source:
 
 
 def _open_alone(home: Path) -> Source:
-    from collectors.store.database import Store
+    from collectors.query.direct import Store
 
     return Store.open(home, timeout_s=_LOOK_S)

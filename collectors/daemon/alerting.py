@@ -6,8 +6,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from collectors.daemon.answers import answer_of
 from collectors.errors import OpsuiteError
+from collectors.query.answers import answer_of
 from collectors.run import RunDirectory
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collectors.alerts.watch import AlertWatch
     from collectors.daemon.collection import Collection
     from collectors.daemon.journal import Journal
-    from collectors.daemon.readers import ReaderPool
-    from collectors.store.source import Answer
+    from collectors.query.readers import ReaderPool
+    from collectors.query.source import Answer
 
 _log = logging.getLogger("opsuite")
 _LOOK_S = 1.0

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 from collectors.daemon.endpoint import Note
 from collectors.daemon.greeting import agree, greeting
 from collectors.daemon.peers import peer_user
-from collectors.daemon.protocol import receive, send, to_error
 from collectors.errors import DataError, TimedOut, Unreachable, UsageError
+from collectors.query.protocol import receive, send, to_error
 from collectors.version import own_version
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from collectors.store.source import Answer
+    from collectors.query.source import Answer
 
 _GREETING_S = 10.0
 _ANSWER_S = 120.0
@@ -127,7 +127,7 @@ class DaemonClient:
 
     def arrays(self, sql: str, parameters: Sequence[Any] = ()) -> dict[str, NDArray[Any]]:
         """The columns of a query of ours; one with NULLs is a masked array."""
-        from collectors.daemon.answers import arrays_of
+        from collectors.query.answers import arrays_of
 
         answer = self._ask({"verb": "sql", "sql": sql, "parameters": list(parameters)})
         return arrays_of(answer.table)
@@ -141,7 +141,7 @@ class DaemonClient:
         return self._ask({"verb": "query", "view": name, "run": run, "limit": limit})
 
     def _ask(self, request: dict[str, Any]) -> Answer:
-        from collectors.daemon.answers import answer_of
+        from collectors.query.answers import answer_of
 
         request["max_age_s"], self._max_age_s = self._max_age_s, _MAX_AGE_S
         return answer_of(self._frames(request))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from collectors.daemon.protocol import PROTOCOL
 from collectors.errors import DataError, UsageError
+from collectors.query.protocol import PROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

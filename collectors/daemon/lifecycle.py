@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from collectors.daemon.client import DaemonClient
 from collectors.daemon.endpoint import Note
-from collectors.daemon.protocol import to_error
 from collectors.errors import OpsuiteError, StorageError, TimedOut, Unreachable
+from collectors.query.protocol import to_error
 from collectors.store.lock import StoreLock
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from collectors.daemon.greeting import agree, greeting
 from collectors.daemon.peers import Role, peer_user, role_of
-from collectors.daemon.protocol import error_header, receive, send
 from collectors.errors import OpsuiteError, TimedOut, UsageError
+from collectors.query.protocol import error_header, receive, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

@@ -19,12 +19,12 @@ from collectors.daemon.endpoint import Note, listen, socket_path
 from collectors.daemon.heartbeat import LOOK_S, Heartbeats
 from collectors.daemon.journal import Journal
 from collectors.daemon.lifecycle import LOCK
-from collectors.daemon.protocol import PROTOCOL
-from collectors.daemon.readers import ReaderPool
 from collectors.daemon.server import Server
 from collectors.daemon.verbs import Verbs
 from collectors.errors import OpsuiteError
-from collectors.store.retention import RetentionKeeper
+from collectors.query.protocol import PROTOCOL
+from collectors.query.readers import ReaderPool
+from collectors.retention.keeper import RetentionKeeper
 from collectors.version import own_version
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from collectors.daemon.collection import Collection
     from collectors.daemon.journal import Journal
-    from collectors.daemon.readers import ReaderPool
     from collectors.daemon.server import Frame
+    from collectors.query.readers import ReaderPool
 
 _FOR_MEMBERS = ("query", "sql", "status")
 _MOST_SQL = 1 << 20
@@ -102,7 +102,7 @@ class Verbs:
         yield {"kind": "answer", "stacks": take_stacks(run, self._journal)}, b""
 
     def _dump(self, request: dict[str, Any]) -> Iterator[Frame]:
-        from collectors.store.bundle import write_bundle
+        from collectors.bundle.writer import write_bundle
 
         run = RunDirectory.open(self._home, _field(request, "run", str))
         path = Path(_field(request, "path", str))
@@ -127,7 +127,7 @@ class Verbs:
 
 def _named(view: str, run: str | None) -> tuple[str, list[Any]]:
     """The SQL that reads one of our views, of one run or of all."""
-    from collectors.store.views import VIEWS
+    from collectors.query.views import VIEWS
 
     known = [entry.name for entry in VIEWS]
     if view not in known:

@@ -17,7 +17,7 @@ from collectors.exporters.trace_events import TraceFile
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from collectors.store.source import Source
+    from collectors.query.source import Source
 
 _ROWS_A_PART = 100_000
 _NO_RANK = 1_000_000  # process ids from here on: servers and launchers of a host

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from collectors.clock_alignment import ClockEstimate
+    from collectors.clocks.alignment import ClockEstimate
     from collectors.store.seal import DamagedStretch, Process, ReadPosition, Seal
 
 _log = logging.getLogger("opsuite")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from collectors.clock import now_ns
-from collectors.store.clocks import Clock, ClockTracker, Member
-from collectors.store.meetings import CollectiveRows
+from collectors.clocks.meetings import CollectiveRows
+from collectors.clocks.tracker import Clock, ClockTracker, Member
 from collectors.store.parquet import read_parquet
 from collectors.store.tables import COLLECTIVE
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from collectors.clock_alignment import ClockEstimate
+    from collectors.clocks.alignment import ClockEstimate
     from collectors.store.catalogue import SealedRun
     from collectors.store.hot import HotFile
     from collectors.store.seal import Process

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from urllib.parse import quote
 
 from collectors.atomic import write_atomically
-from collectors.clock_alignment import ClockEstimate
+from collectors.clocks.alignment import ClockEstimate
 from collectors.errors import DataError
 
 if TYPE_CHECKING:

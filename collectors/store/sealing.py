@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from collectors.clock_alignment import ClockEstimate
+    from collectors.clocks.alignment import ClockEstimate
     from collectors.store.catalogue import SealedRun
     from collectors.store.seal import HostAnchor, ReadPosition, SealedFile
     from collectors.store.tail import Generation

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from collectors.alerts.rule import AlertRule
-    from collectors.store.source import Source
+    from collectors.query.source import Source
 
 alerts = typer.Typer(no_args_is_help=True, help="Rules in SQL that tell you when something is up.")
 _PAUSE_S = 0.5

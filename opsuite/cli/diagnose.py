@@ -11,8 +11,8 @@ from opsuite.cli.exit_codes import ExitCode
 from opsuite.output import narrate, print_data, print_json
 
 if TYPE_CHECKING:
+    from collectors.query.source import Source
     from collectors.run import RunDirectory
-    from collectors.store.source import Source
     from playbooks.diagnosis import Diagnosis
 
 

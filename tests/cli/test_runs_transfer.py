@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from collectors.clock import host_name
 from collectors.errors import StorageError
+from collectors.query.direct import Store
 from collectors.recorder import Identity, open_recorder
 from collectors.run import RunDirectory
-from collectors.store.database import Store
 from opsuite.cli.main import app
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from collectors.alerts.policy import MOST_TOLD, Alarm, AlertPolicy
 from collectors.alerts.rule import AlertRule, Channel, load_rules
 from collectors.alerts.watch import AlertWatch
 from collectors.errors import ConfigError, UsageError
-from collectors.store.source import Answer
+from collectors.query.source import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from collectors.bundle import importer as bundle_import_module
+from collectors.bundle.importer import import_bundle
+from collectors.bundle.writer import CONTENTS, write_bundle
 from collectors.errors import DataError, StorageError, UsageError
 from collectors.labels import change_labels, read_labels
+from collectors.query.direct import Store
 from collectors.redaction import redact_text
+from collectors.retention.removal import remove_run
 from collectors.run import RunDirectory, list_runs
-from collectors.store import bundle_import as bundle_import_module
-from collectors.store.bundle import CONTENTS, write_bundle
-from collectors.store.bundle_import import import_bundle
-from collectors.store.database import Store
-from collectors.store.removal import remove_run
 from collectors.store.sole_collector import sole_collector
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from collectors.clock import host_name
+from collectors.query.direct import Store
 from collectors.recorder import Identity, open_recorder
 from collectors.run import RunDirectory
 from collectors.store.collector import Collector
-from collectors.store.database import Store
 from collectors.store.index import Index
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import pytest
 from collectors.exporters import perfetto
 from collectors.exporters.perfetto import TraceCounts, write_perfetto
 from collectors.exporters.trace_events import TraceFile
+from collectors.query.direct import Store
 from collectors.recorder import Identity, open_recorder
-from collectors.store.database import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from collectors.errors import ConfigError, UsageError
 from collectors.labels import change_labels
+from collectors.query.direct import Store
+from collectors.retention import removal
+from collectors.retention.keeper import RetentionKeeper, live_seals, load_retention
+from collectors.retention.policy import Batch, Kept, RetentionConfig, plan_retention
+from collectors.retention.removal import remove_run, sweep
+from collectors.retention.usage import measure_run, run_parquet
 from collectors.run import list_runs
-from collectors.store import removal
-from collectors.store.database import Store
-from collectors.store.removal import remove_run, sweep
-from collectors.store.retention import RetentionKeeper, live_seals, load_retention
-from collectors.store.retention_policy import Batch, Kept, RetentionConfig, plan_retention
 from collectors.store.sole_collector import sole_collector
-from collectors.store.usage import measure_run, run_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from collectors.bundle.importer import import_bundle
+from collectors.query.direct import Store
+from collectors.retention.removal import sweep
 from collectors.run import list_runs
-from collectors.store.bundle_import import import_bundle
-from collectors.store.database import Store
-from collectors.store.removal import sweep
 
 SHIPPED = Path(__file__).parents[1] / "formats" / "bundle-v1" / "run.opsuite.zip"
 MOVES = 7  # of an import: five tables, the seals, the run's directory
@@ -35,13 +35,13 @@ def deadly(act, last):
 home, last = Path(sys.argv[1]), int(sys.argv[2])
 """
 _IMPORT = f"""{_DIE}
-from collectors.store import bundle_import
-moved = bundle_import._Import._move
-bundle_import._Import._move = deadly(moved, last)
-bundle_import.import_bundle(home, Path(sys.argv[3]))
+from collectors.bundle import importer
+moved = importer._Import._move
+importer._Import._move = deadly(moved, last)
+importer.import_bundle(home, Path(sys.argv[3]))
 """
 _REMOVE = f"""{_DIE}
-from collectors.store import removal
+from collectors.retention import removal
 removal._remove = deadly(removal._remove, last)
 removal.remove_run(home, sys.argv[3])
 """

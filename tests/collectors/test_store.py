@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from collectors.errors import StorageError, TimedOut
-from collectors.store.database import Store
+from collectors.query.direct import Store
 from collectors.store.lock import StoreLock
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def test_live_reading_gives_each_record_once(
 def test_two_processes_open_it_at_once(home: Path, run: RunDirectory, open_rank: OpenRank) -> None:
     record_a_little(open_rank(0), 3000)
     script = (
-        "import sys; from pathlib import Path; from collectors.store.database import Store\n"
+        "import sys; from pathlib import Path; from collectors.query.direct import Store\n"
         "with Store.open(Path(sys.argv[1])) as store:\n"
         "    print(store.rows('SELECT count(*) FROM spans')[0][0])"
     )

@@ -11,11 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from collectors.bundle.importer import import_bundle
+from collectors.bundle.writer import write_bundle
+from collectors.query.direct import Store
 from collectors.recorder import Identity, open_recorder
 from collectors.run import RunDirectory
-from collectors.store.bundle import write_bundle
-from collectors.store.bundle_import import import_bundle
-from collectors.store.database import Store
 from collectors.store.sole_collector import sole_collector
 
 QUESTIONS = (

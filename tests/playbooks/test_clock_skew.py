@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from collectors.clock import Anchor
+from collectors.query.direct import Store
 from collectors.recorder import Identity, open_recorder
 from collectors.run import RunDirectory
-from collectors.store.database import Store
 from playbooks.diagnosis import diagnose
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
-    from collectors.store.source import Source
+    from collectors.query.source import Source
 
 _START_S = 30.0
 _STOP_S = 60.0

@@ -18,7 +18,7 @@ from opsuite.bench.tracing.simulated_fleet import RANKS_PER_HOST, Fleet, host_na
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from collectors.store.source import Source
+    from collectors.query.source import Source
 
 MIN_RATE = 500_000
 MAX_RSS_BYTES = 1_000_000_000

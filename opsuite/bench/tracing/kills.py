@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from collectors.errors import OpsuiteError
-from collectors.store.database import Store
+from collectors.query.direct import Store
 from opsuite.bench.result import Row
 from opsuite.bench.tracing.collecting import Collecting, temporary_home, wait_for_rows
 from opsuite.bench.tracing.producers import Producers

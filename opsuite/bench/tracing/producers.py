@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from collectors.store.source import Source
+    from collectors.query.source import Source
 
 _MOST_LIVES = 4096
 _START_S = 0.4  # a rank, in which interpreters start before the first event is due

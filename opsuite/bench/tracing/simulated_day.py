@@ -16,12 +16,12 @@ import psutil
 from collectors.atomic import write_atomically
 from collectors.record import RECORD, Kind
 from collectors.recorder import Identity
+from collectors.retention.keeper import RetentionKeeper, load_retention
+from collectors.retention.usage import size_of
 from collectors.run import RunDirectory
 from collectors.store.collector import Collector
 from collectors.store.index import Index
 from collectors.store.lock import StoreLock
-from collectors.store.retention import RetentionKeeper, load_retention
-from collectors.store.usage import size_of
 from opsuite.bench.tracing.simulated_rank import SimulatedRank, record_head
 
 RANKS = 8

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from collectors.labels import Labels
+    from collectors.query.source import Source
     from collectors.run import RunDirectory
-    from collectors.store.source import Source
 
 _FACTS = "SELECT steps, dropped, damaged FROM runs WHERE run_id = ?"
 _LEARNING = """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from collectors.store.retention_policy import Plan, RetentionConfig
+    from collectors.retention.policy import Plan, RetentionConfig
 
 _Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -26,10 +26,10 @@ _LOCK_S = 3.0
 
 def du(json: _Json = False) -> None:
     """Show how many bytes each run takes, and the store beside them."""
+    from collectors.retention.usage import measure_run, size_of
     from collectors.run import list_runs
     from collectors.settings import Settings
     from collectors.size import format_size
-    from collectors.store.usage import measure_run, size_of
     from tui.table import render_table
 
     home = Settings.from_environment().home
@@ -58,10 +58,10 @@ def rm(
     ] = False,
 ) -> None:
     """Remove runs with all that was recorded, their logs and checkpoints."""
+    from collectors.retention.removal import remove_run
+    from collectors.retention.usage import measure_run
     from collectors.settings import Settings
     from collectors.size import format_size
-    from collectors.store.removal import remove_run
-    from collectors.store.usage import measure_run
 
     home = Settings.from_environment().home
     run_ids = list(dict.fromkeys(_removable(home, reference, force) for reference in runs))
@@ -92,10 +92,10 @@ def gc(
 
     Without options it does what [retention] in collect.toml says. Pinned and running runs stay.
     """
+    from collectors.retention.keeper import examine
+    from collectors.retention.policy import plan_retention
+    from collectors.retention.removal import sweep
     from collectors.settings import Settings
-    from collectors.store.removal import sweep
-    from collectors.store.retention import examine
-    from collectors.store.retention_policy import plan_retention
 
     home = Settings.from_environment().home
     given = {"keep_days": keep_days, "max_size": max_size, "run_cap": run_cap}
@@ -169,8 +169,8 @@ def _confirm(question: str, yes: bool) -> None:
 
 def _retention(home: Path, given: dict[str, Any]) -> RetentionConfig:
     from collectors.configuration import resolve
-    from collectors.store.retention import load_retention
-    from collectors.store.retention_policy import RetentionConfig
+    from collectors.retention.keeper import load_retention
+    from collectors.retention.policy import RetentionConfig
 
     stored = load_retention(home).model_dump()
     return resolve(RetentionConfig, [("collect.toml", stored), ("the options", given)]).value
@@ -199,7 +199,7 @@ def _tell_plan(plan: Plan, json: bool) -> None:
 
 
 def _carry_out(home: Path, plan: Plan) -> None:
-    from collectors.store.retention import apply_plan
+    from collectors.retention.keeper import apply_plan
     from collectors.store.sole_collector import sole_collector
 
     def do(expire: Callable[..., int] | None) -> None:

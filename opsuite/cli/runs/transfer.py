@@ -38,9 +38,9 @@ def export(
     ] = None,
 ) -> None:
     """Write a run into one file, and print the file's name."""
+    from collectors.bundle.writer import SUFFIX
     from collectors.run import RunDirectory
     from collectors.settings import Settings
-    from collectors.store.bundle import SUFFIX
 
     home = Settings.from_environment().home
     directory = RunDirectory.open(home, run)
@@ -68,8 +68,8 @@ def import_(
     """Take in a run from a bundle; then list, show, query and diagnose know it."""
     from dataclasses import asdict
 
+    from collectors.bundle.importer import import_bundle
     from collectors.settings import Settings
-    from collectors.store.bundle_import import import_bundle
 
     imported = import_bundle(Settings.from_environment().home, file)
     if imported.already:
@@ -83,8 +83,8 @@ def import_(
 
 
 def _export_bundle(home: Path, run: RunDirectory, path: Path) -> None:
+    from collectors.bundle.writer import write_bundle
     from collectors.daemon.client import DaemonClient
-    from collectors.store.bundle import write_bundle
     from collectors.store.sole_collector import sole_collector
 
     client = DaemonClient.find(home)

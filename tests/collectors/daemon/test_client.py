@@ -14,7 +14,7 @@ from collectors.daemon.access import open_store
 from collectors.daemon.client import DaemonClient
 from collectors.daemon.endpoint import Note
 from collectors.errors import Unreachable, UsageError
-from collectors.store.database import Store
+from collectors.query.direct import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

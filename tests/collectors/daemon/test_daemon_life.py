@@ -19,7 +19,7 @@ from collectors.daemon.client import DaemonClient
 from collectors.daemon.endpoint import Note, listen, socket_path
 from collectors.daemon.lifecycle import ensure_daemon, stop_daemon
 from collectors.errors import StorageError
-from collectors.store.database import Store
+from collectors.query.direct import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

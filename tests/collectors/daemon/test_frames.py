@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.daemon.greeting import agree
-from collectors.daemon.protocol import error_header, receive, send, to_error
 from collectors.errors import DataError, OpsuiteError, TimedOut, Unreachable, UsageError
+from collectors.query.protocol import error_header, receive, send, to_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -30,7 +30,7 @@ if os.geteuid() != 0:
 PROBE = """
 import json, os, sys
 from pathlib import Path
-import collectors.daemon.answers  # before it may not read its own files any more
+import collectors.query.answers  # before it may not read its own files any more
 from collectors.daemon.client import DaemonClient
 from collectors.errors import OpsuiteError
 def told(act):

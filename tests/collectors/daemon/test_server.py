@@ -16,9 +16,9 @@ from collectors.daemon.client import DaemonClient
 from collectors.daemon.endpoint import listen
 from collectors.daemon.greeting import greeting
 from collectors.daemon.peers import Role, role_of
-from collectors.daemon.protocol import receive, send, to_error
 from collectors.daemon.server import MOST_CONNECTIONS, Server
 from collectors.errors import OpsuiteError, TimedOut, Unreachable, UsageError
+from collectors.query.protocol import receive, send, to_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

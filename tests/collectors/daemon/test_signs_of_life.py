@@ -12,7 +12,7 @@ from collectors.daemon.heartbeat import Heartbeats, LocalProcesses
 from collectors.daemon.journal import Journal
 from collectors.daemon.stacks import dump, fitted, take_stacks
 from collectors.errors import Unreachable
-from collectors.store.database import Store
+from collectors.query.direct import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

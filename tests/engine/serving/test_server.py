@@ -20,8 +20,8 @@ pytest.importorskip("torch", reason="needs the engine extra")
 httpx = pytest.importorskip("httpx", reason="needs the test extra")
 openai = pytest.importorskip("openai", reason="needs the test extra")
 
+from collectors.query.direct import Store  # noqa: E402
 from collectors.run import RunDirectory  # noqa: E402
-from collectors.store.database import Store  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,1 @@
+"""The clocks of several hosts, against one another."""

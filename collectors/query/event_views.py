@@ -1,0 +1,132 @@
+"""Views of events: what requests, servers, processes, diagnoses and alerts said when."""
+
+from __future__ import annotations
+
+from collectors.query.view import View
+
+_EVENT = """
+    SELECT run_id, rank, host, name, nullif(subject, -1) AS subject, at_ns, value, attributes
+    FROM raw.aligned_event
+"""
+
+EVENTS = View(
+    name="events",
+    about="what happened at an instant; attributes are JSON (injected faults are in faults)",
+    select=f"{_EVENT} WHERE NOT starts_with(name, 'fault.')",
+)
+
+FAULTS = View(
+    name="faults",
+    about="the truth about injected faults: diagnoses are judged by it, and never read it",
+    select=f"{_EVENT} WHERE starts_with(name, 'fault.')",
+)
+
+REQUESTS = View(
+    name="requests",
+    about="one row a request: waiting, first token, time per further token; NULL: not so far yet",
+    select="""
+    WITH life AS (
+        SELECT run_id, process, subject AS request,
+               any_value(attributes ->> 'id') FILTER (name = 'request.arrived') AS id,
+               any_value((attributes ->> 'prompt_tokens')::BIGINT)
+                   FILTER (name = 'request.arrived') AS prompt_tokens,
+               min(at_ns) FILTER (name = 'request.arrived') AS arrived_ns,
+               min(at_ns) FILTER (name = 'request.scheduled') AS scheduled_ns,
+               min(at_ns) FILTER (name = 'request.first_token') AS first_token_ns,
+               max(at_ns) FILTER (name = 'request.finished') AS finished_ns,
+               any_value(value) FILTER (name = 'request.finished')::BIGINT AS output_tokens,
+               any_value(attributes ->> 'reason') FILTER (name = 'request.finished') AS reason
+        FROM raw.aligned_event WHERE starts_with(name, 'request.') AND subject >= 0
+        GROUP BY run_id, process, subject
+    )
+    SELECT run_id, request, id, arrived_ns, (scheduled_ns - arrived_ns) / 1e9 AS queue_s,
+           (first_token_ns - arrived_ns) / 1e9 AS ttft_s,
+           CASE WHEN output_tokens > 1
+                THEN (finished_ns - first_token_ns) / 1e9 / (output_tokens - 1) END AS tpot_s,
+           (finished_ns - arrived_ns) / 1e9 AS latency_s, prompt_tokens, output_tokens, reason
+    FROM life
+    """,
+)
+
+ITERATIONS = View(
+    name="iterations",
+    about="one row an iteration of a server: what it computed, and what it held when it ended",
+    select="""
+    WITH spans AS (
+        SELECT run_id, process, host, step AS iteration, min(start_ns) AS start_ns,
+               max(end_ns) AS end_ns, count(*) FILTER (name = 'prefill') AS prefills,
+               sum(end_ns - start_ns) FILTER (name = 'prefill') / 1e9 AS prefill_s,
+               sum(end_ns - start_ns) FILTER (name = 'decode') / 1e9 AS decode_s
+        FROM raw.aligned_span
+        WHERE role = 'server' AND name IN ('prefill', 'decode') AND step >= 0
+        GROUP BY run_id, process, host, step
+    ), held AS (
+        SELECT run_id, process, step AS iteration,
+               arg_max(value, at_ns) FILTER (name = 'running_requests')::BIGINT
+                   AS running_requests,
+               arg_max(value, at_ns) FILTER (name = 'kv_tokens')::BIGINT AS kv_tokens
+        FROM raw.sample
+        WHERE name IN ('running_requests', 'kv_tokens') GROUP BY run_id, process, step
+    )
+    SELECT run_id, host, iteration, start_ns, end_ns, (end_ns - start_ns) / 1e9 AS duration_s,
+           prefills, prefill_s, decode_s, running_requests, kv_tokens
+    FROM spans LEFT JOIN held USING (run_id, process, iteration)
+    """,
+)
+
+HEARTBEATS = View(
+    name="heartbeats",
+    about="signs of life of the recording processes, every few seconds, with what they use",
+    select="""
+    SELECT run_id, (attributes ->> 'rank')::INTEGER AS rank, attributes ->> 'role' AS role, host,
+           (attributes ->> 'pid')::BIGINT AS pid, at_ns, attributes ->> 'state' AS state,
+           (attributes ->> 'rss_bytes')::BIGINT AS rss_bytes,
+           (attributes ->> 'cpu_s')::DOUBLE AS cpu_s, (attributes ->> 'threads')::INTEGER AS threads
+    FROM raw.aligned_event WHERE name = 'heartbeat'
+    """,
+)
+
+FINDINGS = View(
+    name="findings",
+    about="what diagnoses concluded, the latest word on each culprit and stretch of steps; "
+    "slowdown: 2 is twice as slow; share_lost: of the run's time",
+    select="""
+    SELECT DISTINCT ON (run_id, kind, ranks, first_step) run_id, at_ns,
+           attributes ->> 'kind' AS kind, (attributes -> 'ranks')::INTEGER[] AS ranks,
+           (attributes -> 'hosts')::VARCHAR[] AS hosts, attributes ->> 'phase' AS phase,
+           attributes ->> 'cause' AS cause, (attributes ->> '$.steps[0]')::BIGINT AS first_step,
+           (attributes ->> '$.steps[1]')::BIGINT AS last_step,
+           (attributes ->> 'slowdown')::DOUBLE AS slowdown,
+           (attributes ->> 'share_lost')::DOUBLE AS share_lost,
+           attributes ->> 'confidence' AS confidence, attributes ->> 'action' AS action,
+           attributes ->> 'sql' AS sql, attributes ->> 'evidence' AS evidence
+    FROM raw.aligned_event WHERE name = 'finding'
+    ORDER BY run_id, kind, ranks, first_step, at_ns DESC
+    """,
+)
+
+STACKS = View(
+    name="stacks",
+    about="Python stacks that were taken, one row a thread; frames: the innermost first; gil: "
+    "whether it holds the lock of its interpreter; error: why there is none",
+    select="""
+    SELECT run_id, (attributes ->> 'rank')::INTEGER AS rank, attributes ->> 'role' AS role, host,
+           (attributes ->> 'pid')::BIGINT AS pid, at_ns, attributes ->> 'thread' AS thread,
+           (attributes ->> 'active')::BOOLEAN AS active, (attributes ->> 'gil')::BOOLEAN AS gil,
+           list_transform((attributes -> 'frames')::JSON[], lambda f:
+               concat(f ->> 'function', ' (', f ->> 'file', ':', f ->> 'line', ')')) AS frames,
+           attributes ->> 'error' AS error
+    FROM raw.aligned_event WHERE name = 'stack'
+    """,
+)
+
+ALERTS = View(
+    name="alerts",
+    about="alerts that were told; state: firing, or resolved; row: the row that raised it, as JSON",
+    select="""
+    SELECT run_id, at_ns, attributes ->> 'rule' AS rule, attributes ->> 'severity' AS severity,
+           attributes ->> 'state' AS state, attributes ->> 'message' AS message,
+           (attributes ->> 'count')::BIGINT AS count, attributes ->> 'row' AS row
+    FROM raw.aligned_event WHERE name = 'alert'
+    """,
+)
