@@ -8,7 +8,8 @@ on the socket that it inherits, until the other side closes it or kills the chil
 
 where the snapshot is left out if it is the one shown last; frames out: ``{"kind": "rows"}`` with an
 Arrow IPC stream of its own as the body, one or more of them, then ``{"kind": "end", "total": n}``;
-or an error's header at any point.
+or an error's header at any point. ``"spent": true`` in the last frame says that the child holds so
+much memory that it had better be replaced: allocators do not give all of it back.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import select
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -48,7 +50,8 @@ def main(arguments: list[str]) -> None:
     with Session(memory_bytes=counted, threads=_THREADS) as session:
         send(connection, {"kind": "ready"})
         while (asked := receive(connection)) is not None:
-            _answer(connection, session, asked[0])
+            last = _answer(connection, session, asked[0])
+            send(connection, last | {"spent": _is_spent(memory_bytes)})
 
 
 def _limit(memory_bytes: int) -> None:
@@ -68,17 +71,28 @@ def _exit_with(connection: socket.socket) -> None:
     os._exit(0)
 
 
-def _answer(connection: socket.socket, session: Session, asked: dict[str, Any]) -> None:
+def _is_spent(memory_bytes: int) -> bool:
+    """Whether a child keeps much for itself, or has little address space left."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    except OSError:
+        return False  # not Linux, where address space is not bounded either
+    size, resident, shared = (int(count) * resource.getpagesize() for count in pages[:3])
+    left = _BASE + memory_bytes - size
+    return resident - shared > memory_bytes // 2 or left < memory_bytes // 2
+
+
+def _answer(connection: socket.socket, session: Session, asked: dict[str, Any]) -> dict[str, Any]:
+    """Send the rows; returns the last frame's header."""
     try:
         if "snapshot" in asked:
             session.show(Snapshot.from_json(asked["snapshot"]))
         total = _send_rows(connection, session, asked)
     except OpsuiteError as error:
-        send(connection, error_header(error))
+        return error_header(error)
     except MemoryError:
-        send(connection, error_header(too_much_memory()))
-    else:
-        send(connection, {"kind": "end", "total": total})
+        return error_header(too_much_memory())
+    return {"kind": "end", "total": total}
 
 
 def _send_rows(connection: socket.socket, session: Session, asked: dict[str, Any]) -> int:

@@ -66,19 +66,20 @@ class ReaderPool:
         watchdog = threading.Timer(self._wall_limit_s, self._expire, [reader])
         watchdog.daemon = True
         watchdog.start()
-        whole = False
+        fit = ended = False
         try:
             self._put(reader, snapshot, sql, parameters, limit)
-            while not whole:
+            while not ended:
                 header, body = self._next(reader)
-                whole = header.get("kind") == "end" or "error" in header
+                ended = "spent" in header
+                fit = ended and not header.pop("spent")
                 if "error" in header:
                     reader.forget()
                     raise to_error(header)
                 yield header, body
         finally:
             watchdog.cancel()
-            self._give_back(reader, whole=whole)
+            self._give_back(reader, fit=fit)
 
     def _put(self, reader: _Reader, *asked: Any) -> None:  # noqa: ANN401 - what ask takes
         try:
@@ -142,8 +143,8 @@ class ReaderPool:
                 raise Unreachable("no reader can be started", remedy="see whether memory is left")
         raise Unreachable("the readers were closed")
 
-    def _give_back(self, reader: _Reader, *, whole: bool) -> None:
-        if whole and not reader.expired and not self._closed:
+    def _give_back(self, reader: _Reader, *, fit: bool) -> None:
+        if fit and not reader.expired and not self._closed:
             self._idle.put(reader)
         else:
             self._replace(reader)
