@@ -4,9 +4,9 @@
 
     [[alert]]
     name = "straggler"
-    sql = "SELECT run_id, rank, slowdown FROM stragglers('last')"   # each row is an alert
-    key = ["run_id", "rank"]                                        # rows of one key are one alert
-    message = "rank {rank} of {run_id} is {slowdown}x slower"
+    sql = "SELECT run_id, rank, ratio FROM stragglers('last') WHERE ratio > 1.2"  # each row: an alert
+    key = ["run_id", "rank"]  # rows of one key are one alert
+    message = "rank {rank} of {run_id} is {ratio}x slower"
     notify = ["bell", {command = ["notify-send", "opsuite"]}, {webhook = "https://host/path"}]
 """
 
