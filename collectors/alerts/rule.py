@@ -4,8 +4,8 @@
 
     [[alert]]
     name = "straggler"
-    sql = "SELECT run_id, rank, ratio FROM stragglers('last') WHERE ratio > 1.2"  # each row: an alert
-    key = ["run_id", "rank"]  # rows of one key are one alert
+    sql = "SELECT run_id, rank, ratio FROM stragglers('last') WHERE ratio > 1.2"  # alerts
+    key = ["run_id", "rank"]  # rows of one key are one
     message = "rank {rank} of {run_id} is {ratio}x slower"
     notify = ["bell", {command = ["notify-send", "opsuite"]}, {webhook = "https://host/path"}]
 """

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from collectors.clock import host_name
+from collectors.level import Level, declare
 from collectors.recorder import Identity, open_recorder
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collectors.run import RunDirectory
 
 ROLE = "collector"
+declare(Level.TRIGGER, "stack")
 
 
 class Journal:
@@ -36,7 +38,8 @@ class Journal:
         with self._lock:
             recorder = self._recorders.get(run.run_id)
             if recorder is None:
-                recorder = self._recorders[run.run_id] = open_recorder(run.spool, _identity(run))
+                recorder = open_recorder(run.spool, _identity(run), level=Level.TRIGGER)
+                self._recorders[run.run_id] = recorder
             recorder.event(name, attributes=attributes)
 
     def keep(self, run_ids: Collection[str]) -> None:

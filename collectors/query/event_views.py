@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collectors.query.view import View
 
+# ``document`` is the attributes where they are JSON: of long ones the end was cut off.
 _EVENT = """
     SELECT run_id, rank, host, name, nullif(subject, -1) AS subject, at_ns, value, attributes
     FROM raw.aligned_event
@@ -27,15 +28,15 @@ REQUESTS = View(
     select="""
     WITH life AS (
         SELECT run_id, process, subject AS request,
-               any_value(attributes ->> 'id') FILTER (name = 'request.arrived') AS id,
-               any_value((attributes ->> 'prompt_tokens')::BIGINT)
+               any_value(document ->> 'id') FILTER (name = 'request.arrived') AS id,
+               any_value(TRY_CAST(document ->> 'prompt_tokens' AS BIGINT))
                    FILTER (name = 'request.arrived') AS prompt_tokens,
                min(at_ns) FILTER (name = 'request.arrived') AS arrived_ns,
                min(at_ns) FILTER (name = 'request.scheduled') AS scheduled_ns,
                min(at_ns) FILTER (name = 'request.first_token') AS first_token_ns,
                max(at_ns) FILTER (name = 'request.finished') AS finished_ns,
                any_value(value) FILTER (name = 'request.finished')::BIGINT AS output_tokens,
-               any_value(attributes ->> 'reason') FILTER (name = 'request.finished') AS reason
+               any_value(document ->> 'reason') FILTER (name = 'request.finished') AS reason
         FROM raw.aligned_event WHERE starts_with(name, 'request.') AND subject >= 0
         GROUP BY run_id, process, subject
     )
@@ -78,10 +79,12 @@ HEARTBEATS = View(
     name="heartbeats",
     about="signs of life of the recording processes, every few seconds, with what they use",
     select="""
-    SELECT run_id, (attributes ->> 'rank')::INTEGER AS rank, attributes ->> 'role' AS role, host,
-           (attributes ->> 'pid')::BIGINT AS pid, at_ns, attributes ->> 'state' AS state,
-           (attributes ->> 'rss_bytes')::BIGINT AS rss_bytes,
-           (attributes ->> 'cpu_s')::DOUBLE AS cpu_s, (attributes ->> 'threads')::INTEGER AS threads
+    SELECT run_id, TRY_CAST(document ->> 'rank' AS INTEGER) AS rank,
+           document ->> 'role' AS role, host,
+           TRY_CAST(document ->> 'pid' AS BIGINT) AS pid, at_ns, document ->> 'state' AS state,
+           TRY_CAST(document ->> 'rss_bytes' AS BIGINT) AS rss_bytes,
+           TRY_CAST(document ->> 'cpu_s' AS DOUBLE) AS cpu_s,
+           TRY_CAST(document ->> 'threads' AS INTEGER) AS threads
     FROM raw.aligned_event WHERE name = 'heartbeat'
     """,
 )
@@ -92,14 +95,15 @@ FINDINGS = View(
     "slowdown: 2 is twice as slow; share_lost: of the run's time",
     select="""
     SELECT DISTINCT ON (run_id, kind, ranks, first_step) run_id, at_ns,
-           attributes ->> 'kind' AS kind, (attributes -> 'ranks')::INTEGER[] AS ranks,
-           (attributes -> 'hosts')::VARCHAR[] AS hosts, attributes ->> 'phase' AS phase,
-           attributes ->> 'cause' AS cause, (attributes ->> '$.steps[0]')::BIGINT AS first_step,
-           (attributes ->> '$.steps[1]')::BIGINT AS last_step,
-           (attributes ->> 'slowdown')::DOUBLE AS slowdown,
-           (attributes ->> 'share_lost')::DOUBLE AS share_lost,
-           attributes ->> 'confidence' AS confidence, attributes ->> 'action' AS action,
-           attributes ->> 'sql' AS sql, attributes ->> 'evidence' AS evidence
+           document ->> 'kind' AS kind, TRY_CAST(document -> 'ranks' AS INTEGER[]) AS ranks,
+           TRY_CAST(document -> 'hosts' AS VARCHAR[]) AS hosts, document ->> 'phase' AS phase,
+           document ->> 'cause' AS cause,
+           TRY_CAST(document ->> '$.steps[0]' AS BIGINT) AS first_step,
+           TRY_CAST(document ->> '$.steps[1]' AS BIGINT) AS last_step,
+           TRY_CAST(document ->> 'slowdown' AS DOUBLE) AS slowdown,
+           TRY_CAST(document ->> 'share_lost' AS DOUBLE) AS share_lost,
+           document ->> 'confidence' AS confidence, document ->> 'action' AS action,
+           document ->> 'sql' AS sql, document ->> 'evidence' AS evidence
     FROM raw.aligned_event WHERE name = 'finding'
     ORDER BY run_id, kind, ranks, first_step, at_ns DESC
     """,
@@ -110,12 +114,14 @@ STACKS = View(
     about="Python stacks that were taken, one row a thread; frames: the innermost first; gil: "
     "whether it holds the lock of its interpreter; error: why there is none",
     select="""
-    SELECT run_id, (attributes ->> 'rank')::INTEGER AS rank, attributes ->> 'role' AS role, host,
-           (attributes ->> 'pid')::BIGINT AS pid, at_ns, attributes ->> 'thread' AS thread,
-           (attributes ->> 'active')::BOOLEAN AS active, (attributes ->> 'gil')::BOOLEAN AS gil,
-           list_transform((attributes -> 'frames')::JSON[], lambda f:
+    SELECT run_id, TRY_CAST(document ->> 'rank' AS INTEGER) AS rank,
+           document ->> 'role' AS role, host,
+           TRY_CAST(document ->> 'pid' AS BIGINT) AS pid, at_ns, document ->> 'thread' AS thread,
+           TRY_CAST(document ->> 'active' AS BOOLEAN) AS active,
+           TRY_CAST(document ->> 'gil' AS BOOLEAN) AS gil,
+           list_transform(TRY_CAST(document -> 'frames' AS JSON[]), lambda f:
                concat(f ->> 'function', ' (', f ->> 'file', ':', f ->> 'line', ')')) AS frames,
-           attributes ->> 'error' AS error
+           document ->> 'error' AS error
     FROM raw.aligned_event WHERE name = 'stack'
     """,
 )
@@ -124,9 +130,9 @@ ALERTS = View(
     name="alerts",
     about="alerts that were told; state: firing, or resolved; row: the row that raised it, as JSON",
     select="""
-    SELECT run_id, at_ns, attributes ->> 'rule' AS rule, attributes ->> 'severity' AS severity,
-           attributes ->> 'state' AS state, attributes ->> 'message' AS message,
-           (attributes ->> 'count')::BIGINT AS count, attributes ->> 'row' AS row
+    SELECT run_id, at_ns, document ->> 'rule' AS rule, document ->> 'severity' AS severity,
+           document ->> 'state' AS state, document ->> 'message' AS message,
+           TRY_CAST(document ->> 'count' AS BIGINT) AS count, document ->> 'row' AS row
     FROM raw.aligned_event WHERE name = 'alert'
     """,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collectors.store.tables import BULK
+from collectors.store.tables import BULK, EVENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +68,8 @@ def _aligned(name: str, *, clocked: bool) -> tuple[str, str]:
         aligned(column, clocked=clocked) + f" AS {column}" if column in _TIMES else f't."{column}"'
         for column in BULK[name].schema.names
     ]
+    if name == EVENT.name:
+        columns.append("CASE WHEN json_valid(attributes) THEN attributes END AS document")
     return f"raw.aligned_{name}", (
         f"SELECT {', '.join(columns)}, p.rank, p.host, p.role, p.pid, p.clock, p.only_one,"  # noqa: S608 - our names
         " p.clock_error_ns"

@@ -21,13 +21,14 @@ from collectors.query.view import View
 
 RUNS = View(
     name="runs",
-    about="one row a run; steps, loss: how far it came (loss of the lowest rank's last step)",
+    about="one row a run; steps, loss: how far it came (loss of the lowest rank's last step); "
+    "dropped: records without space, damaged: stretches left out, expired: rows taken by retention",
     select="""
     SELECT r.run_id, r.name, r.kind, r.status, r.host, r.world_size,
            make_timestamp(started_ns // 1000) AS started, started_ns,
            (ended_ns - started_ns) / 1e9 AS duration_s, exit_code,
            coalesce(progress.steps, 0) AS steps, final.loss,
-           coalesce(lost.dropped, 0) AS dropped, coalesce(hurt.damaged, 0) AS damaged,
+           coalesce(lost.dropped, 0) AS dropped, coalesce(hurt.damaged, 0) AS damaged, expired,
            git_commit, version, command, config, notes, tags, pinned
     FROM raw.run AS r
     LEFT JOIN (

@@ -64,11 +64,12 @@ class SealedRun:
         self.expired = sum(one.expired for one in self.seals.values())
 
     def start_over(self, seals: Iterable[Seal]) -> None:
-        """Let these seals count, and no others."""
-        for known in (self.seals, self.positions, self.processes, self.anchors, self.damage):
-            known.clear()
+        """Let these seals count, and no others. Whoever reads beside it sees the old or the new."""
+        fresh = SealedRun(run_id=self.run_id)
         for seal in seals:
-            self.add(seal)
+            fresh.add(seal)
+        for name, value in vars(fresh).items():
+            setattr(self, name, value)
 
     def read_positions(self) -> dict[str, Position]:
         """Where a spool reader goes on."""

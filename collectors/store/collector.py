@@ -74,6 +74,7 @@ class Collector:
         self._wall_ns = wall_ns
         self._lock = threading.RLock()  # over tails, catalogue and snapshot; never held while
         self._sealing = threading.Lock()  # files are written. This one: one sealer at a time
+        self._swept = False
         self._tier = HotTier(home)
         self._catalogue = Catalogue(self.parquet, index)
         self._roster = Roster(home, self._catalogue)
@@ -208,10 +209,12 @@ class Collector:
     def maintain(self) -> None:
         """Merge small seals, remove what nobody reads any more, have the disk keep the spools."""
         with self._sealing:
+            self._sweep()
             for tail in self._tails_with_seals():
                 settled = not tail.lives(self._wall_ns())
                 if seals := small_seals(tail.sealed, self.limits, settled=settled):
-                    self._replace(seals, merge_seals(self.parquet, seals, self._wall_ns()))
+                    merged = merge_seals(self.parquet, seals, self._wall_ns(), tail.run.spool)
+                    self._replace(seals, merged)
             with self._lock:
                 tails = self._roster.tails()
                 for tail in tails:
@@ -220,9 +223,13 @@ class Collector:
             self._catalogue.catch_up()
             self._housekeeping.remove_retired()
 
-    def sweep(self) -> None:
-        """Remove sealed files of which a crash prevented the commit; once, at the start."""
-        self._housekeeping.remove_orphans(self._catalogue.paths())
+    def _sweep(self) -> None:
+        """Remove, once, the sealed files of which a crash prevented the commit."""
+        if not self._swept:
+            with self._lock:
+                counting = self._catalogue.paths()
+            self._housekeeping.remove_orphans(counting)
+            self._swept = True
 
     def thin(self, run_id: str, seal_ids: Iterable[str]) -> int:
         """Let the recorded rows of some seals expire, roll-ups apart; how many that were."""
@@ -232,7 +239,8 @@ class Collector:
                 seals = [known[seal_id] for seal_id in seal_ids if seal_id in known]
             if not seals:
                 return 0
-            merged = thin_seals(self.parquet, seals, self._wall_ns())
+            spool = self._roster.spool(run_id)
+            merged = thin_seals(self.parquet, seals, self._wall_ns(), spool)
             self._replace(seals, merged)
             return merged.expired - sum(seal.expired for seal in seals)
 
@@ -243,7 +251,9 @@ class Collector:
     def _replace(self, seals: Sequence[Seal], merged: Seal) -> None:
         self._commit(merged)
         with self._lock:
-            self._catalogue.run(merged.run_id).add(merged)
+            run = self._catalogue.run(merged.run_id)
+            run.add(merged)
+            run.start_over(run.seals.values())  # forgets what the merging has left out
             self._publish_seals()
             paths = [self.parquet / file.path for seal in seals for file in seal.files]
             self._housekeeping.retire(paths)

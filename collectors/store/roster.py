@@ -43,6 +43,10 @@ class Roster:
         self._stamp = -1
         self._looked_ns = 0
 
+    def spool(self, run_id: str) -> Path:
+        """Where a run's segments are."""
+        return self._directory / run_id / "spool"
+
     def tails(self) -> list[Tail]:
         """All runs, in no order."""
         return [entry.tail for entry in self._entries.values()]

@@ -109,24 +109,27 @@ def small_seals(run: SealedRun, limits: SealingLimits, *, settled: bool) -> list
     return chosen if enough else []
 
 
-def merge_seals(parquet: Path, seals: Sequence[Seal], wall_ns: int) -> Seal:
+def merge_seals(parquet: Path, seals: Sequence[Seal], wall_ns: int, spool: Path) -> Seal:
     """Write one seal's files in place of several.
+
+    Args:
+        spool: where the run's segments are; positions in those that are gone are not kept.
 
     Raises:
         OSError: nothing is left of them.
     """
     streams = {name: _stored(parquet, seals, name) for name in BULK if _has(seals, name)}
-    return _standing_for(parquet, seals, wall_ns, streams)
+    return _standing_for(parquet, seals, wall_ns, spool, streams)
 
 
-def thin_seals(parquet: Path, seals: Sequence[Seal], wall_ns: int) -> Seal:
+def thin_seals(parquet: Path, seals: Sequence[Seal], wall_ns: int, spool: Path) -> Seal:
     """Write one seal in place of several that has their roll-ups only, by minute.
 
     Raises:
         OSError: nothing is left of them.
     """
     sums = coarsen(_stored(parquet, seals, ROLLUP.name))
-    thinned = _standing_for(parquet, seals, wall_ns, {ROLLUP.name: [sums]})
+    thinned = _standing_for(parquet, seals, wall_ns, spool, {ROLLUP.name: [sums]})
     gone = sum(file.rows for seal in seals for file in seal.files if file.table != ROLLUP.name)
     return replace(thinned, expired=thinned.expired + gone)
 
@@ -144,7 +147,11 @@ def _stored(parquet: Path, seals: Sequence[Seal], table: str) -> Iterator[pa.Tab
 
 
 def _standing_for(
-    parquet: Path, seals: Sequence[Seal], wall_ns: int, streams: Mapping[str, Iterable[pa.Table]]
+    parquet: Path,
+    seals: Sequence[Seal],
+    wall_ns: int,
+    spool: Path,
+    streams: Mapping[str, Iterable[pa.Table]],
 ) -> Seal:
     """One seal with these rows, and with all else that several others say."""
     seal_id = new_seal_id(wall_ns)
@@ -155,7 +162,7 @@ def _standing_for(
         host=host_name(),
         sealed_ns=wall_ns,
         files=_write(parquet, streams, run_id, seal_id),
-        positions=_last_positions(seals),
+        positions=_last_positions(seals, spool),
         processes=tuple({p.process: p for seal in seals for p in seal.processes}.values()),
         anchors=_first_anchors(seals),
         damage=tuple(one for seal in seals for one in seal.damage),
@@ -170,11 +177,16 @@ def _first_anchors(seals: Sequence[Seal]) -> tuple[HostAnchor, ...]:
     return tuple(first.values())
 
 
-def _last_positions(seals: Sequence[Seal]) -> tuple[ReadPosition, ...]:
+def _last_positions(seals: Sequence[Seal], spool: Path) -> tuple[ReadPosition, ...]:
+    """How far each segment was read; of one that is gone only what it had dropped matters."""
     last: dict[str, ReadPosition] = {}
     for seal in seals:
         for position in seal.positions:
             known = last.get(position.file)
             if known is None or known.position <= position.position:
                 last[position.file] = position
-    return tuple(last.values())
+    return tuple(
+        one
+        for one in last.values()
+        if one.dropped or not one.finished or (spool / one.file).exists()
+    )

@@ -108,7 +108,7 @@ class Tail:
         """The spool files of which all is sealed, each told once."""
         whole = {name for name, one in self.sealed.positions.items() if one.finished}
         fresh = whole - self._told
-        self._told |= fresh
+        self._told = whole
         return [self.run.spool / name for name in sorted(fresh)]
 
     def generations(self) -> list[Generation]:

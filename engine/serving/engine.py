@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from collectors.clock import now_ns
+from collectors.level import Level, declare
 from engine.serving.generation import Generation
 from engine.serving.policies.policy import Job
 from engine.serving.request import Delta, FinishReason
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from engine.serving.runner import ModelRunner
 
 _log = logging.getLogger(__name__)
+declare(Level.SAMPLED, "prefill", "decode", "running_requests", "kv_tokens")
 _STOP = None
 
 

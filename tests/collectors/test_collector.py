@@ -260,8 +260,8 @@ def test_what_a_killed_collector_left_is_cleared(
     orphan.touch()
     os.utime(orphan, (0, 0))
     with collecting(home) as collector:
-        collector.sweep()
         collector.tick()
+        collector.maintain()
         assert steps_of(collector) == [1]
         assert [path.name.split("-")[0] for path in (home / "hot").iterdir()] == [str(os.getpid())]
     assert not orphan.exists()

@@ -48,7 +48,9 @@ def test_one_child_answers_many_questions(small: Small, pool: ReaderPool) -> Non
     """A snapshot with new rows reaches the same child; parameters and limits do too."""
     small.run("r")
     process = small.process(0)
+    answer_of(pool.ask(small.snapshot(), "SELECT 1"))
     pids = children()
+    assert len(pids) == 1
     for step in range(3):
         small.span(process, "step", step, step, step + 1)
         snapshot = small.snapshot()
@@ -59,7 +61,7 @@ def test_one_child_answers_many_questions(small: Small, pool: ReaderPool) -> Non
         with pytest.raises(UsageError, match="nope"):
             answer_of(pool.ask(snapshot, "SELECT nope FROM spans"))
     assert children() == pids
-    assert pool.status() == {"readers": 1, "idle": 1, "asked": 6, "killed": 0}
+    assert pool.status() == {"readers": 1, "idle": 1, "asked": 7, "killed": 0}
 
 
 def test_a_large_result_comes_in_frames(small: Small, pool: ReaderPool) -> None:
