@@ -31,13 +31,13 @@ def is_secret(name: str) -> bool:
 
 
 def redact(value: Any, name: str = "") -> Any:  # noqa: ANN401 - any configuration value
-    """A copy of ``value`` in which texts under secret names, and passwords in URLs, are hidden."""
+    """A copy of ``value`` without texts under secret names, and without secrets in other texts."""
     if isinstance(value, dict):
         return {key: redact(inner, str(key)) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [redact(inner, name) for inner in value]
     if isinstance(value, str):
-        return REDACTED if value and is_secret(name) else _IN_URL.sub(rf"\1{REDACTED}@", value)
+        return REDACTED if value and is_secret(name) else redact_text(value)
     return value
 
 

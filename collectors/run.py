@@ -22,7 +22,7 @@ from collectors.atomic import write_atomically
 from collectors.clock import boot_id, host_name, now_ns
 from collectors.errors import DataError, StorageError, Unreachable, UsageError
 from collectors.manifest import ENDED, Manifest, read_manifest
-from collectors.redaction import redact, redact_command
+from collectors.redaction import redact, redact_command, redact_text
 from collectors.toml import toml_document
 from collectors.version import own_version
 
@@ -97,7 +97,7 @@ class RunDirectory:
             ended_ns=None,
             status="running",
             exit_code=None,
-            notes=notes,
+            notes=redact_text(notes),
         )
         run = cls(home / "runs" / run_id, manifest)
         try:

@@ -195,7 +195,7 @@ class Catalogue:
 
 
 def rebuild(home: Path) -> int:
-    """Make the index anew from the seals; how many there are. The old one is kept beside it.
+    """Make the index anew from the seals; how many there are. The old one goes when that is done.
 
     What is not sealed comes from the spools with the next reading. The caller holds the store's
     lock alone.
@@ -204,12 +204,16 @@ def rebuild(home: Path) -> int:
         StorageError: the disk refused.
         Unreachable: another program has the index open.
     """
+    aside: list[Path] = []
     if (home / "store.duckdb").exists():
-        move_aside(home / "store.duckdb")
+        moved = move_aside(home / "store.duckdb")
+        aside = [moved, moved.with_name(f"{moved.name}.wal")]
     index = Index(home)
     try:
         catalogue = Catalogue(home / "parquet", index)
         catalogue.discover_all()
-        return catalogue.seals()
     finally:
         index.close()
+    for path in aside:
+        path.unlink(missing_ok=True)
+    return catalogue.seals()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -93,20 +94,27 @@ def _write(
 
 
 def small_seals(run: SealedRun, limits: SealingLimits, *, settled: bool) -> list[Seal]:
-    """The oldest seals of this host that should become one; [] where there are too few."""
-    chosen: list[Seal] = []
-    rows = 0
-    for _, seal in sorted(run.seals.items()):
-        small = seal.host == host_name() and seal.rows * 2 < limits.merge_rows
-        if not small or rows + seal.rows > limits.merge_rows:
-            if len(chosen) >= (2 if settled else limits.merge_count):
+    """The oldest seals of this host that should become one; [] where there are too few.
+
+    Only neighbours of one kind are merged: of some the single rows have expired, and to take their
+    sums along with others again and again would cost more with every day.
+    """
+    enough = 2 if settled else limits.merge_count
+    ordered = [seal for _, seal in sorted(run.seals.items())]
+    small = [s for s in ordered if s.host == host_name() and s.rows * 2 < limits.merge_rows]
+    for _, neighbours in groupby(small, key=_has_rows):
+        chosen: list[Seal] = []
+        for seal in neighbours:
+            if sum(one.rows for one in chosen) + seal.rows > limits.merge_rows:
                 break
-            chosen, rows = [], 0
-        if small:
             chosen.append(seal)
-            rows += seal.rows
-    enough = len(chosen) >= (2 if settled else limits.merge_count)
-    return chosen if enough else []
+        if len(chosen) >= enough:
+            return chosen
+    return []
+
+
+def _has_rows(seal: Seal) -> bool:
+    return any(file.table != ROLLUP.name for file in seal.files)
 
 
 def merge_seals(parquet: Path, seals: Sequence[Seal], wall_ns: int, spool: Path) -> Seal:

@@ -41,7 +41,7 @@ def measure(*, hours: float = HOURS) -> list[Row]:
             target="all",
             met=last["taken"] == last["events"],
             note=f"of them {last['expired']:.0f} have expired under a cap of "
-            f"{last['cap_bytes'] / 1e6:.0f} MB, their one-second sums stay; "
+            f"{last['cap_bytes'] / 1e6:.0f} MB, their sums by minute stay; "
             f"{last['wall_s']:.0f} s of real time",
         ),
     ]
