@@ -172,4 +172,4 @@ def test_rebuild_gives_the_same_store(home: Path) -> None:
     (home / "store.duckdb").write_bytes(b"garbage")
     assert opsuite("rebuild").exit_code == 0
     assert opsuite("list", "--json").stdout == before
-        assert not list(home.glob("store.duckdb.broken-*"))
+    assert not list(home.glob("store.duckdb.broken-*"))

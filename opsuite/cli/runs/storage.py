@@ -111,7 +111,7 @@ def gc(
 
 
 def rebuild() -> None:
-    """Make store.duckdb anew from what is sealed and spooled; the old one is moved aside."""
+    """Make store.duckdb anew from what is sealed and spooled."""
     from collectors.daemon.client import DaemonClient
     from collectors.settings import Settings
     from collectors.store.sole_collector import sole_collector
