@@ -9,6 +9,7 @@ import http.client
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from collectors.alerts.policy import Alarm
@@ -54,6 +55,7 @@ class Notifier:
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="alert")
         self._lock = threading.Lock()
         self._waiting = 0
+        self._refusals: dict[tuple[str, str], str] = {}  # by rule and channel, of its last alarm
         self.told = self.failed = self.dropped = 0
 
     def tell(self, rule: AlertRule, alarm: Alarm) -> None:
@@ -79,17 +81,35 @@ class Notifier:
     def _send(self, channel: Channel, data: dict[str, Any]) -> None:
         try:
             send(channel, data, pause=self._pause)
-            told = True
+            refusal = ""
         except NotTold as error:
-            _log.warning("alert %s: %s: %s", data["rule"], shown(channel), error)
-            told = False
-        except Exception:  # noqa: BLE001 - it must not end the other channels: logged and counted
+            refusal = str(error)
+            _log.warning("alert %s: %s: %s", data["rule"], shown(channel), refusal)
+        except Exception as error:  # noqa: BLE001 - the other channels go on: logged and counted
+            refusal = f"{type(error).__name__}: {error}"
             _log.exception("alert %s: %s", data["rule"], shown(channel))
-            told = False
+        about = (data["rule"], channel.model_dump_json())
         with self._lock:
             self._waiting -= 1
-            self.told += told
-            self.failed += not told
+            self.told += not refusal
+            self.failed += bool(refusal)
+            self._refusals.pop(about, None)
+            if refusal and not lacks_program(channel):  # that can be seen at any time
+                self._refusals[about] = refusal
+
+    def troubles(self, rules: Sequence[AlertRule]) -> list[str]:
+        """What keeps the channels of ``rules`` from telling: of each, what its last alarm met."""
+        with self._lock:
+            refusals = dict(self._refusals)
+        found = []
+        for rule in rules:
+            for channel in rule.notify:
+                why = refusals.get((rule.name, channel.model_dump_json()), "")
+                if lacks_program(channel):
+                    why = "cannot be started: there is no such program"
+                if why:
+                    found.append(f"alert {rule.name}: {shown(channel)}: {why}")
+        return found
 
     def close(self) -> None:
         """Let what is being told end; what still waits is given up."""
@@ -174,6 +194,11 @@ def shown(channel: Channel) -> str:
         parts = urlsplit(channel.webhook)
         return f"{parts.scheme}://{parts.hostname}/..."
     return channel.command[0] if channel.command else "bell"
+
+
+def lacks_program(channel: Channel) -> bool:
+    """Whether the channel's command is one that cannot be found, or not be executed, here."""
+    return bool(channel.command) and shutil.which(channel.command[0]) is None
 
 
 def append_journal(path: Path, data: Mapping[str, Any]) -> None:

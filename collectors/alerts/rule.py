@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FILE = "alerts.toml"
 _COLUMN = re.compile(r"\{(\w+)\}")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_. -]{0,62}[A-Za-z0-9_.-])?")
 
 
 class Channel(Config):
@@ -66,7 +67,7 @@ class Channel(Config):
 class AlertRule(Config):
     """One rule: SQL whose rows are alerts."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="of the rule")
+    name: str = Field(description="of the rule")
     sql: str = Field(min_length=1, max_length=20_000, description="one SELECT; a row is an alert")
     every_s: float = Field(10.0, ge=1, le=86_400, description="how often it is asked")
     cooldown_s: float = Field(
@@ -88,6 +89,16 @@ class AlertRule(Config):
     notify: list[Channel] = Field(
         default_factory=lambda: [Channel(bell=True)], max_length=8, description="who is told"
     )
+
+    @field_validator("name")
+    @classmethod
+    def _is_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                "a name has 1 to 64 letters, digits, spaces and _ . -, begins with a letter or "
+                "digit, and does not end with a space"
+            )
+        return name
 
     def check_columns(self, columns: list[str]) -> None:
         """ValueError where key or message name a column that the SQL does not return."""

@@ -88,6 +88,11 @@ class AlertWatch:
             self._remember()
         return alarms
 
+    @property
+    def rules(self) -> list[AlertRule]:
+        """Those that are asked."""
+        return [watched.rule for watched in list(self._watched.values())]
+
     def status(self) -> dict[str, Any]:
         """``error`` of the file, and of each rule its name, alerts and error."""
         rules = [
@@ -119,7 +124,7 @@ class AlertWatch:
             rules = [] if stamp is None else load_rules(self._path)
         except OpsuiteError as error:
             _log.warning("the alerts stay as they were: %s", error)
-            self._error = error.what
+            self._error = " ".join(error.what.split())
             return
         self._error = ""
         self._watched = {rule.name: self._adopt(rule) for rule in rules}

@@ -55,6 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     except OpsuiteError as error:
         report(error_header(error))
+        sys.stderr.write(f"not started: {error}\n")  # the log: nobody may have waited for a report
         return error.exit_code
 
 

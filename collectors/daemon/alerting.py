@@ -71,13 +71,11 @@ class Alerting:
         return answer_of(self._readers.ask(snapshot, sql, limit=limit))
 
     def _record(self, alarms: Sequence[Alarm]) -> None:
-        """Each as an event of the run that its row names, if it names one."""
+        """Each as an event of the run that its row names, or else of the newest."""
         for alarm in alarms:
-            run_id = alarm.row.get("run_id")
-            if not isinstance(run_id, str):
-                continue
+            named = alarm.row.get("run_id")
             try:
-                run = RunDirectory.open(self._home, run_id)
+                run = RunDirectory.open(self._home, named if isinstance(named, str) else "last")
                 self._journal.record(run, "alert", alarm.to_json())
             except OpsuiteError as error:
                 _log.warning("an alert is not recorded: %s", error)
@@ -85,6 +83,21 @@ class Alerting:
     def status(self) -> dict[str, Any] | None:
         """What the watch says of its rules; None where there are none."""
         return None if self._watch is None else self._watch.status()
+
+    def troubles(self) -> list[str]:
+        """What keeps alerts from being looked for, or told, now."""
+        if self._watch is None or self._notifier is None:
+            return []
+        from collectors.alerts.rule import FILE
+
+        status = self._watch.status()
+        found = [f"{FILE} is not followed: {status['error']}"] if status["error"] else []
+        found += [
+            f"alert {rule['name']} cannot be looked for: {rule['error']}"
+            for rule in status["rules"]
+            if rule["error"]
+        ]
+        return found + self._notifier.troubles(self._watch.rules)
 
     def close(self) -> None:
         """Let what is being told end."""

@@ -190,7 +190,8 @@ def _hung_up(where: str) -> Unreachable:
     return Unreachable(
         "the collector has hung up",
         where=where,
-        remedy="try again; `opsuite collect logs` may say why",
+        remedy="ask again: where no collector runs, commands read by themselves; "
+        "`opsuite collect logs` says why it has ended",
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from collectors.daemon.client import DaemonClient
 from collectors.daemon.endpoint import Note
+from collectors.daemon.holders import lock_holders
 from collectors.errors import OpsuiteError, StorageError, TimedOut, Unreachable
 from collectors.query.protocol import to_error
 from collectors.store.lock import StoreLock
@@ -27,7 +28,8 @@ LOG = "collect.log"
 _START_S = 15.0
 _STOP_S = 60.0
 _POLL_S = 0.05
-_LOCK_S = 30.0
+_PATIENCE_S = 5.0
+_LOCK_S = 120.0  # longer than any query of a command that reads by itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,9 @@ def _start(home: Path, arguments: tuple[str, ...]) -> Running:
             )
         return _report(home, reader)
     except (OSError, subprocess.SubprocessError) as error:
-        raise Unreachable("the collector cannot be started", where=str(error)) from error
+        raise Unreachable(
+            "the collector cannot be started", where=str(error), remedy="see `opsuite collect logs`"
+        ) from error
     finally:
         os.close(reader)
 
@@ -95,16 +99,40 @@ def _report(home: Path, reader: int) -> Running:
     with selectors.DefaultSelector() as waiting:
         waiting.register(reader, selectors.EVENT_READ)
         if not waiting.select(_START_S):
-            raise TimedOut(
-                f"the collector is not ready after {_START_S:g} s", where=str(home / LOG)
-            )
+            raise _not_ready(home)
     told = os.read(reader, 1 << 16)  # written at once, and less than a pipe takes
     if not told:
-        raise Unreachable("the collector ended as soon as it began", where=str(home / LOG))
+        raise Unreachable(
+            "the collector ended as soon as it began",
+            where=str(home / LOG),
+            remedy="see `opsuite collect logs`",
+        )
     report = json.loads(told)
     if "error" in report:
         raise to_error(report)
     return Running(pid=report["pid"], started=report["started"])
+
+
+def _not_ready(home: Path) -> TimedOut:
+    """Say what it waits for; it goes on waiting, longer than we do."""
+    reading = _readers(home)
+    if not reading:
+        return TimedOut(
+            f"the collector is not ready after {_START_S:g} s",
+            where=str(home / LOG),
+            remedy="give it time: it goes on starting; `opsuite collect logs` says how far it is",
+        )
+    return TimedOut(
+        f"the collector waits for the store, which is in use by process {reading}",
+        where=str(home / LOCK),
+        remedy=f"let process {reading} end, or end it: the collector then starts by itself "
+        f"(it waits for {_LOCK_S:g} s); nothing is lost meanwhile",
+    )
+
+
+def _readers(home: Path) -> str:
+    """The processes that keep the store and are no collectors; "" where that is unknown."""
+    return ", ".join(str(pid) for pid in lock_holders(home / LOCK) if not _is_collector(pid))
 
 
 def claim(home: Path) -> StoreLock | int:
@@ -117,18 +145,27 @@ def claim(home: Path) -> StoreLock | int:
     make_home(home)
     lock = StoreLock(home / LOCK)
     deadline = time.monotonic() + _LOCK_S
+    tell_s = time.monotonic() + _PATIENCE_S
     while True:
         try:
             lock.exclude(_POLL_S)
             return lock
         except TimedOut:
             other = _who_answers(home)
+            if other is None and time.monotonic() > tell_s:
+                tell_s = deadline
+                sys.stderr.write(f"waiting for the store: process {_readers(home) or '?'} has it\n")
             if other is None and time.monotonic() < deadline:
                 continue  # a command reads, or another collector is just starting or ending
+            reading = _readers(home) or "?"
             lock.release()
-            if other is None:
-                raise
-            return other
+            if other is not None:
+                return other
+            raise TimedOut(
+                f"the store is in use by process {reading} for more than {_LOCK_S:g} s",
+                where=str(home / LOCK),
+                remedy="let that process end, or end it, and then run `opsuite collect`",
+            ) from None
 
 
 def _who_answers(home: Path) -> int | None:

@@ -24,7 +24,7 @@ from collectors.daemon.verbs import Verbs
 from collectors.errors import OpsuiteError
 from collectors.query.protocol import PROTOCOL
 from collectors.query.readers import ReaderPool
-from collectors.retention.keeper import RetentionKeeper
+from collectors.retention.keeper import FILE, RetentionKeeper, load_retention
 from collectors.version import own_version
 
 if TYPE_CHECKING:
@@ -199,6 +199,15 @@ class Daemon:
             "failed_requests": self._server.failures,
             "readers": self._readers.status(),
             "alerts": self._alerting.status(),
-            "warnings": self._warnings.list(),
+            "warnings": self._troubles(),
             "options": {"idle_s": self._options.idle_s, "group": self._options.group},
         }
+
+    def _troubles(self) -> list[str]:
+        """All that is wrong now; the files of the user as they are just now."""
+        found = self._warnings.list() + self._alerting.troubles()
+        try:
+            load_retention(self._home)
+        except OpsuiteError as error:
+            found.append(f"{FILE} is not followed, nothing is removed: {error.what}")
+        return found

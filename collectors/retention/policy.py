@@ -28,7 +28,8 @@ class RetentionConfig(Config):
     )
     run_cap: str = Field(
         "10GB",
-        description='of a run\'s sealed rows; beyond it the oldest go, their sums stay; "": any',
+        description="of a run's sealed rows; beyond it the oldest go, their sums by minute and the"
+        ' newest stretch stay; "": any',
     )
 
     @field_validator("max_size", "run_cap")

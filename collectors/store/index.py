@@ -87,6 +87,7 @@ class Index:
             "autoload_known_extensions": "false",
             "threads": "1",
             "memory_limit": "256MB",
+            "wal_autocheckpoint": "1MB",  # an index is small: its log need not be 16 MB
         }
         connection = duckdb.connect(str(self.path), config=options)
         try:

@@ -129,7 +129,7 @@ def test_a_file_of_rules(tmp_path: Path) -> None:
     path.write_text(
         """
         [[alert]]
-        name = "straggler"
+        name = "slow rank"
         sql = "SELECT 1"
         key = ["rank"]
         message = "rank {rank} of {run}: {what}"
@@ -146,7 +146,9 @@ def test_a_file_of_rules(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "match"),
     [
-        ('name = "a b"', "name"),
+        ('name = " a"', r"alert.name\[0\] = \" a\": a name has 1 to 64 letters, digits, spaces"),
+        ('name = "a "', "does not end with a space"),
+        (r'name = "a\nb"', "a name has"),
         ("every_s = 0.1", "every_s"),
         ('notify = ["mail"]', "notify"),
         ("notify = [{command = [], webhook = ''}]", "write"),
@@ -319,6 +321,28 @@ def test_the_notifier_writes_the_journal_and_hides_secrets(
     assert (json.loads(line)["bell"], json.loads(line)["message"]) == (True, "rank 1 is slow")
     assert "http://127.0.0.1/..." in caplog.text
     assert "s3cret" not in caplog.text
+
+
+def test_channels_that_do_not_tell_are_shown_until_they_do(
+    tmp_path: Path, hook: tuple[type[Hook], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, url = hook
+    kind.statuses[:] = [403]
+    channels = [Channel(webhook=url), Channel(command=["no-such-bell", "x"])]
+    rule = RULE.model_copy(update={"notify": channels})
+    notifier = Notifier(tmp_path / "alerts.jsonl", pause=lambda _: None)
+    missing = "alert slow: no-such-bell: cannot be started: there is no such program"
+    assert notifier.troubles([rule]) == [missing], "before any alert"
+    for tellings, expected in ((2, ["alert slow: http://127.0.0.1/...: answered 403"]), (4, [])):
+        notifier.tell(rule, ALARM)
+        deadline = time.monotonic() + 10
+        while notifier.told + notifier.failed < tellings and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert notifier.troubles([rule]) == [*expected, missing]
+    notifier.close()
+    (tmp_path / "no-such-bell").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert notifier.troubles([rule]) == []
 
 
 # -- the watch -----------------------------------------------------------------------------------
