@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +138,8 @@ class SpoolReader:
         """What is new in a segment, None where there is none any more; and whether that is all."""
         path = self._directory / name
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # Not blocking: a named pipe would wait for somebody to write.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             return None, False
         except OSError as error:
@@ -151,6 +153,8 @@ class SpoolReader:
             os.close(descriptor)
 
     def _read_on(self, descriptor: int, path: Path, before: Position) -> tuple[Batch, bool]:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DataError("not a file, and no segment", where=str(path))
         header = read_header(path, os.pread(descriptor, HEADER_SIZE, 0))
         known = self._open.get(path.name)
         if known is None:

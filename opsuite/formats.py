@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """How rows are printed: for people (table, md) or for programs."""
+    """How rows are printed: for people (table, md) or for programs.
+
+    NULL is n/a for people, empty in CSV and null in JSON.
+    """
 
     TABLE = "table"
     JSON = "json"

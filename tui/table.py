@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import sys
 from datetime import datetime
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MISSING = "n/a"
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _WIDE = 10_000
 
 
@@ -37,7 +39,10 @@ def render_table(
         numeric = bool(values) and all(isinstance(value, Number) for value in values)
         words = any(isinstance(value, str) and " " in value for value in values)
         table.add_column(
-            Text(name), justify="right" if numeric else "left", no_wrap=not words, overflow="fold"
+            Text(visible(name)),
+            justify="right" if numeric else "left",
+            no_wrap=not words,
+            overflow="fold",
         )
     for row in rows:
         table.add_row(*(Text(format_cell(value)) for value in row))
@@ -56,7 +61,12 @@ def format_cell(value: Any) -> str:  # noqa: ANN401 - any value
         return _format_float(value)
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
-    return str(value)
+    return visible(str(value))
+
+
+def visible(text: str) -> str:
+    """A text without power over the terminal: control and direction characters are escaped."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _format_float(value: float) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collectors.bundle.writer import CONTENTS, MOST_MEMBERS, Member
@@ -39,6 +40,7 @@ _REQUIRED = {CONTENTS, "run.json", "labels.json", "config.toml"}
 _MOST_TEXT = 64 << 20
 _MOST_PARQUET = 64 << 30
 _MOST_RATIO = 1100  # deflate reaches 1032
+_LATEST_NS = 1 << 62  # in the year 2116
 _MOST_ROWS = 50_000_000  # of one file; sealing merges up to a few millions
 _DEEPEST = 64
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -157,6 +159,10 @@ def checked_manifest(run: Path, where: str) -> tuple[str, str]:
         raise DataError("not a bundle: a strange manifest", where=where)
     if not 0 <= manifest.world_size < 2**31:
         raise DataError("not a bundle: a strange world size", where=where)
+    if not all(
+        0 <= moment < _LATEST_NS for moment in (manifest.started_ns, manifest.ended_ns or 0)
+    ):
+        raise DataError("not a bundle: a strange time", where=where)
     status = "lost" if manifest.status == "running" else manifest.status
     text = json.dumps(asdict(replace(manifest, status=status)), indent=2) + "\n"
     return text, json.dumps(replace(labels, pinned=False).to_json()) + "\n"
@@ -188,6 +194,16 @@ def _are_coordinates(text: str) -> bool:
     return isinstance(data, dict) and all(type(value) is int for value in data.values())
 
 
+def _read_through(source: pq.ParquetFile, file: SealedFile, where: str) -> None:
+    """Decode all of a file, and have its times in a range whose differences do not overflow."""
+    for batch in source.iter_batches():
+        for name in ("start_ns", "end_ns", "at_ns"):
+            if name in batch.schema.names and batch.num_rows:
+                bounds = pc.min_max(batch[name]).as_py()
+                if bounds["min"] is None or not 0 <= bounds["min"] <= bounds["max"] < _LATEST_NS:
+                    raise DataError(f"strange times in {file.path}", where=where)
+
+
 def check_parquet(parquet: Path, file: SealedFile, where: str) -> None:
     """A sealed file is of its table's schema and has the rows that its seal says."""
     expected = BULK[file.table].schema
@@ -197,6 +213,8 @@ def check_parquet(parquet: Path, file: SealedFile, where: str) -> None:
         with pq.ParquetFile(path) as source:
             same = source.schema_arrow.equals(expected)
             rows = source.metadata.num_rows
+            if same and rows <= _MOST_ROWS:
+                _read_through(source, file, where)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"not Parquet: {file.path}: {error}", where=where) from error
     if path.stat().st_size != file.bytes or rows != file.rows or rows > _MOST_ROWS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import selectors
 import signal
@@ -28,7 +29,7 @@ LOG = "collect.log"
 _START_S = 15.0
 _STOP_S = 60.0
 _POLL_S = 0.05
-_PATIENCE_S = 5.0
+_PATIENCE_S = 1.0
 _LOCK_S = 120.0  # longer than any query of a command that reads by itself
 
 
@@ -153,8 +154,9 @@ def claim(home: Path) -> StoreLock | int:
         except TimedOut:
             other = _who_answers(home)
             if other is None and time.monotonic() > tell_s:
-                tell_s = deadline
-                sys.stderr.write(f"waiting for the store: process {_readers(home) or '?'} has it\n")
+                tell_s = math.inf
+                if reading := _readers(home):  # it goes into the log, or to the terminal
+                    sys.stderr.write(f"waiting for the store: process {reading} has it\n")
             if other is None and time.monotonic() < deadline:
                 continue  # a command reads, or another collector is just starting or ending
             reading = _readers(home) or "?"

@@ -24,34 +24,35 @@ EXAMPLES = (
         "Which runs there are",
         "SELECT run_id, kind, status, steps, loss FROM runs ORDER BY started_ns DESC",
     ),
-    ("Which rank is slow, in the newest run", "FROM stragglers('last') LIMIT 5"),
+    ("Which rank is slow, in the newest training run", "FROM stragglers('last') LIMIT 5"),
     ("Where the time of a step goes", "FROM step_breakdown('last')"),
     (
         "The slowest steps, and who waited for whom in them",
         """
 SELECT step, rank, duration_s, own_s, blocked_s, transfer_s
-FROM steps WHERE run_id = run_named('last')
+FROM steps WHERE run_id = training_named('last')
 ORDER BY max(duration_s) OVER (PARTITION BY step) DESC, step, rank LIMIT 32""",
     ),
     (
         "99th percentile of a phase, by rank",
         """
 SELECT rank, quantile_cont(duration_s, 0.99) AS p99_s, count(*) AS spans
-FROM spans WHERE run_id = run_named('last') AND name = 'forward'
+FROM spans WHERE run_id = training_named('last') AND name = 'forward'
 GROUP BY rank ORDER BY p99_s DESC""",
     ),
     (
         "Waiting in collectives that is beyond any doubt about the clocks",
         """
 SELECT rank, host, sum(blocked_s) AS blocked_s, max(clock_error_s) AS clock_error_s
-FROM collectives WHERE run_id = run_named('last') AND blocked_s > clock_error_s
+FROM collectives WHERE run_id = training_named('last') AND blocked_s > clock_error_s
 GROUP BY rank, host ORDER BY blocked_s DESC""",
     ),
     (
         "Tokens a second, minute by minute",
         """
-SELECT time_bucket(INTERVAL 1 MINUTE, second) AS minute, sum(total) / 60 AS tokens_per_s
-FROM rollups WHERE run_id = run_named('last') AND kind = 'sample' AND name = 'tokens'
+SELECT time_bucket(INTERVAL 1 MINUTE, second) AS minute,
+       sum(total) / (epoch(max(second)) - epoch(min(second)) + 1) AS tokens_per_s
+FROM rollups WHERE run_id = training_named('last') AND kind = 'sample' AND name = 'tokens'
 GROUP BY minute ORDER BY minute""",
     ),
     (
@@ -59,14 +60,21 @@ GROUP BY minute ORDER BY minute""",
         """
 SELECT r.pp, median(s.own_s) AS own_s, median(s.blocked_s) AS blocked_s
 FROM steps AS s JOIN ranks AS r USING (run_id, rank)
-WHERE run_id = run_named('last') GROUP BY r.pp ORDER BY r.pp""",
+WHERE run_id = training_named('last') GROUP BY r.pp ORDER BY r.pp""",
     ),
     (
-        "Whose heart has stopped",
-        "SELECT rank, pid, max(at_ns) AS last_ns FROM heartbeats GROUP BY ALL",
+        "Whose heart has stopped: the longest silent first",
+        """
+SELECT rank, role, host, pid, epoch(now()) - max(at_ns) / 1e9 AS silent_s
+FROM heartbeats WHERE run_id = run_named('last')
+GROUP BY rank, role, host, pid ORDER BY silent_s DESC""",
     ),
     (
-        "A server's percentiles, and its objectives",
+        "A server's percentiles",
+        "FROM ttft('last')",
+    ),
+    (
+        "How many of its requests met their objectives",
         "FROM slo('last', ttft_s := 0.5, tpot_s := 0.05)",
     ),
 )
@@ -84,8 +92,10 @@ the bound of the error stands beside the result.
 _MACROS = """\
 ## Functions
 
-Write them after FROM. `run` is a run's id, a beginning of it that no other has, or `'last'`, the
-newest; `run_named('last')` gives the id itself, for a WHERE.
+Write them after FROM. `run` is a run's id, a beginning of it that no other has, or `'last'`: the
+newest serving run for `ttft` and `slo`, the newest training run for the others (and where there is
+none of that kind, the newest of all). For a WHERE, `run_named('last')` gives the id of the newest
+run of any kind, `training_named('last')` and `serving_named('last')` that of their kind.
 """
 _STORED = """\
 ## What is stored

@@ -1,8 +1,9 @@
 """Table macros: the questions that people ask of a run, as functions to SELECT from.
 
-Each takes a run's id, a beginning of it that no other has, or 'last'. They aggregate before they
-join and look only at the collectives of the same process and step, so that they answer within a
-second or so over ten million spans.
+Each takes a run's id, a beginning of it that no other has, or 'last': the newest run of the kind
+that it asks about (the newest of all where there is none). They aggregate before they join and look
+only at the collectives of the same process and step, so that they answer within a second or so
+over ten million spans.
 """
 
 from __future__ import annotations
@@ -37,17 +38,28 @@ _RUN_NAMED = f"""
         WHEN list_contains(getvariable('run_ids'), begins) THEN begins
         WHEN len({_BEGIN_SO}) = 1 THEN {_BEGIN_SO}[1]
         WHEN len({_BEGIN_SO}) = 0
-            THEN error('no run is named ' || begins || ': see SELECT run_id FROM runs')
+            THEN error('no run is named ' || begins || CASE WHEN len(getvariable('run_ids')) > 0
+                       THEN '; there are ' || array_to_string(getvariable('run_ids')[:5], ', ')
+                            || CASE WHEN len(getvariable('run_ids')) > 5 THEN ', ...' ELSE '' END
+                       ELSE ': nothing was recorded yet' END)
         ELSE error(begins || ' is the beginning of several runs: '
                    || array_to_string({_BEGIN_SO}[:5], ', '))
     END;
-"""  # noqa: S608 - our own text
+"""
+
+_KIND_NAMED = """
+    CREATE OR REPLACE MACRO {kind}_named(begins) AS CASE
+        WHEN begins = 'last' AND getvariable('last_{kind}') IS NOT NULL
+            THEN getvariable('last_{kind}')
+        ELSE run_named(begins)
+    END;
+"""
 
 # Time of one phase by process and step, without the collectives inside of it.
 _OWN = """
     chosen AS (
         SELECT t.process, t.step, t.start_ns, t.end_ns FROM raw.span AS t
-        WHERE t.run_id = run_named(run) AND t.name = {name} AND t.step >= 0
+        WHERE t.run_id = training_named(run) AND t.name = {name} AND t.step >= 0
     ), part AS (
         SELECT process, step, end_ns - start_ns AS duration_ns, end_ns - start_ns AS own_ns
         FROM chosen
@@ -56,7 +68,7 @@ _OWN = """
         FROM raw.collective AS c JOIN chosen AS s
           ON c.process = s.process AND c.step = s.step
          AND c.start_ns >= s.start_ns AND c.end_ns <= s.end_ns
-        WHERE c.run_id = run_named(run)
+        WHERE c.run_id = training_named(run)
     ), own AS (
         SELECT process, step, sum(duration_ns)::BIGINT / 1e9 AS duration_s,
                sum(own_ns)::BIGINT / 1e9 AS own_s
@@ -68,15 +80,15 @@ STRAGGLERS = Macro(
     name="stragglers",
     parameters="run",
     about="ranks by own time a step (outside of collectives), the slowest first; ratio: to the "
-    "median of all ranks",
+    "lower median of all ranks (of two ranks: to the faster one)",
     select=f"""
     WITH {_OWN.format(name="'step'")}, ranked AS (
         SELECT p.rank, any_value(p.host) AS host, count(*) AS steps, median(own_s) AS own_s
         FROM own JOIN raw.process AS p USING (process)
         WHERE p.rank IS NOT NULL GROUP BY p.rank
     )
-    SELECT run_named(run) AS run_id, rank, host, steps, own_s,
-           own_s / (SELECT median(own_s) FROM ranked) AS ratio
+    SELECT training_named(run) AS run_id, rank, host, steps, own_s,
+           own_s / (SELECT nullif(quantile_disc(own_s, 0.5), 0) FROM ranked) AS ratio
     FROM ranked ORDER BY ratio DESC, rank
     """,  # noqa: S608 - our own text
 )
@@ -86,7 +98,7 @@ HEATMAP = Macro(
     parameters="run, phase",
     example="'last', 'forward'",
     about="a phase's mean time by rank and stretch of steps (at most 100 of them); ratio: own time "
-    "to the median of all ranks in that stretch",
+    "to the lower median of all ranks in that stretch (of two ranks: to the faster one)",
     select=f"""
     WITH {_OWN.format(name="phase")}, extent AS (
         SELECT min(step) AS first, ceil((max(step) - min(step) + 1) / 100)::BIGINT AS width
@@ -96,7 +108,7 @@ HEATMAP = Macro(
                max(o.step) AS last_step, avg(duration_s) AS duration_s, avg(own_s) AS own_s
         FROM own AS o, extent AS e GROUP BY o.process, bucket
     ), middle AS (
-        SELECT bucket, median(own_s) AS own_s FROM cell GROUP BY bucket
+        SELECT bucket, quantile_disc(own_s, 0.5) AS own_s FROM cell GROUP BY bucket
     )
     SELECT p.rank, c.bucket, c.first_step, c.last_step, c.duration_s, c.own_s,
            c.own_s / nullif(m.own_s, 0) AS ratio
@@ -114,11 +126,11 @@ STEP_BREAKDOWN = Macro(
     select="""
     WITH spread AS MATERIALIZED (
         SELECT greatest(1, ceil(count(*) / 200000))::BIGINT AS every FROM raw.span AS t
-        WHERE t.run_id = run_named(run) AND t.name = 'step' AND t.step >= 0
+        WHERE t.run_id = training_named(run) AND t.name = 'step' AND t.step >= 0
     ), chosen AS MATERIALIZED (
         SELECT t.process, t.step, t.name, t.start_ns, t.end_ns
         FROM raw.aligned_span AS t, spread AS e
-        WHERE t.run_id = run_named(run) AND t.step >= 0 AND t.step % e.every = 0
+        WHERE t.run_id = training_named(run) AND t.step >= 0 AND t.step % e.every = 0
     ), timed AS (
         SELECT process, step, name, sum((end_ns - start_ns)::DOUBLE) / 1e9 AS seconds,
                min(start_ns) AS start_ns
@@ -130,7 +142,7 @@ STEP_BREAKDOWN = Macro(
     ), collective AS MATERIALIZED (
         SELECT c.process, c.step, c.start_ns, c.end_ns, c.blocked_ns
         FROM raw.blocked_collective AS c, spread AS e
-        WHERE c.run_id = run_named(run) AND c.step >= 0 AND c.step % e.every = 0
+        WHERE c.run_id = training_named(run) AND c.step >= 0 AND c.step % e.every = 0
     ), inside AS (
         SELECT t.name, sum(c.end_ns - c.start_ns) / 1e9 AS collective_s,
                CASE WHEN count(*) = count(c.blocked_ns) THEN sum(c.blocked_ns) / 1e9 END
@@ -158,11 +170,12 @@ TIMELINE = Macro(
     select="""
     WITH part AS (
         SELECT t.rank, t.host, 'span' AS kind, t.name, t.start_ns, t.end_ns, NULL AS blocked_ns
-        FROM raw.aligned_span AS t WHERE t.run_id = run_named(run) AND t.step = step_number
+        FROM raw.aligned_span AS t WHERE t.run_id = training_named(run) AND t.step = step_number
         UNION ALL
         SELECT c.rank, c.host, 'collective', c.name || ' ' || c."group", c.start_ns, c.end_ns,
                c.blocked_ns
-        FROM raw.blocked_collective AS c WHERE c.run_id = run_named(run) AND c.step = step_number
+        FROM raw.blocked_collective AS c
+        WHERE c.run_id = training_named(run) AND c.step = step_number
     )
     SELECT rank, host, kind, name, (start_ns - first_value(start_ns) OVER (
                ORDER BY name = 'step' AND kind = 'span' DESC, start_ns)) / 1e9 AS start_s,
@@ -182,7 +195,7 @@ GOODPUT = Macro(
         SELECT t.step, p.rank, arg_max(t.end_ns - t.start_ns, t.start_ns) AS last_ns,
                sum(t.end_ns - t.start_ns) AS all_ns, max(t.end_ns) AS end_ns
         FROM raw.span AS t JOIN raw.process AS p USING (process)
-        WHERE t.run_id = run_named(run) AND t.name = 'step' AND t.step >= 0
+        WHERE t.run_id = training_named(run) AND t.name = 'step' AND t.step >= 0
         GROUP BY t.step, p.rank
     ), done AS (
         SELECT count(*) AS steps, sum(last_ns) / 1e9 AS productive_s,
@@ -193,20 +206,20 @@ GOODPUT = Macro(
         SELECT sum(s.own_s) / sum(s.duration_s) AS own_share,
                sum(s.blocked_s) / sum(s.duration_s) AS blocked_share,
                sum(s.transfer_s) / sum(s.duration_s) AS transfer_share
-        FROM steps AS s WHERE s.run_id = run_named(run)
+        FROM steps AS s WHERE s.run_id = training_named(run)
     ), learned AS (
         SELECT sum(tokens) AS tokens FROM (
             SELECT max(m.value) AS tokens FROM raw.sample AS m
-            WHERE m.run_id = run_named(run) AND m.name = 'tokens' GROUP BY m.step
+            WHERE m.run_id = training_named(run) AND m.name = 'tokens' GROUP BY m.step
         )
     ), saved AS (
         SELECT coalesce(sum(longest_s), 0) AS checkpoint_s FROM (
             SELECT max(t.end_ns - t.start_ns) / 1e9 AS longest_s FROM raw.span AS t
-            WHERE t.run_id = run_named(run) AND t.name = 'checkpoint' GROUP BY t.step
+            WHERE t.run_id = training_named(run) AND t.name = 'checkpoint' GROUP BY t.step
         )
     ), wall AS (
         SELECT (coalesce(r.ended_ns, d.end_ns) - r.started_ns) / 1e9 AS wall_s
-        FROM raw.run AS r, done AS d WHERE r.run_id = run_named(run)
+        FROM raw.run AS r, done AS d WHERE r.run_id = training_named(run)
     )
     SELECT wall_s, productive_s, repeated_s, checkpoint_s,
            wall_s - productive_s - repeated_s - checkpoint_s AS other_s,
@@ -224,7 +237,7 @@ TTFT = Macro(
     select="""
     WITH measured AS (
         UNPIVOT (SELECT q.ttft_s, q.tpot_s, q.latency_s FROM requests AS q
-                 WHERE q.run_id = run_named(run))
+                 WHERE q.run_id = serving_named(run))
         ON ttft_s, tpot_s, latency_s INTO NAME measure VALUE seconds
     )
     SELECT measure, count(*) AS requests, quantile_cont(seconds, 0.5) AS p50,
@@ -246,7 +259,7 @@ SLO = Macro(
                q.reason <> 'error' AND coalesce(q.rest_s <= b.rest_s, true) AS rest_in_time
         FROM (SELECT run_id, reason, COLUMNS('ttft_s') AS first_s, COLUMNS('tpot_s') AS rest_s
               FROM requests) AS q, bound AS b
-        WHERE q.run_id = run_named(run) AND q.reason IS NOT NULL AND q.reason <> 'cancelled'
+        WHERE q.run_id = serving_named(run) AND q.reason IS NOT NULL AND q.reason <> 'cancelled'
     )
     SELECT count(*) AS requests, avg(first_in_time::INTEGER) AS ttft_attainment,
            avg(rest_in_time::INTEGER) AS tpot_attainment,
@@ -255,11 +268,12 @@ SLO = Macro(
     """,
 )
 
+KINDS = ("training", "serving")
 MACROS = (STRAGGLERS, STEP_BREAKDOWN, HEATMAP, TIMELINE, GOODPUT, TTFT, SLO)
 
 
 def create_macros() -> str:
     """The statements that make all macros; the views come first."""
-    return _RUN_NAMED + "\n".join(
-        f"CREATE OR REPLACE MACRO {macro.call} AS TABLE {macro.select};" for macro in MACROS
-    )
+    named = [_RUN_NAMED, *(_KIND_NAMED.format(kind=kind) for kind in KINDS)]
+    tables = [f"CREATE OR REPLACE MACRO {macro.call} AS TABLE {macro.select};" for macro in MACROS]
+    return "\n".join(named + tables)

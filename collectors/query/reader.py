@@ -92,6 +92,8 @@ def _answer(connection: socket.socket, session: Session, asked: dict[str, Any]) 
         return error_header(error)
     except MemoryError:
         return error_header(too_much_memory())
+    except UnicodeError:
+        return error_header(UsageError("the SQL is no Unicode text", where="the SQL"))
     return {"kind": "end", "total": total}
 
 

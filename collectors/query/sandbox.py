@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from collectors.errors import UsageError
+from collectors.query.macros import MACROS
 from collectors.query.relations import quoted
 from collectors.query.views import VIEWS
 
@@ -32,6 +33,11 @@ _LOCKED = (
 _EXPLAINED = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?\s+", re.IGNORECASE)
 _WRITES = re.compile(r"copy|insert|update|delete|merge", re.IGNORECASE)
 _SHOW_TABLES = re.compile(r"\s*SHOW\s+TABLES\s*;?\s*", re.IGNORECASE)
+_EXAMPLE = '"SELECT run_id, status, steps FROM runs"'
+_WRONG_CALL = re.compile(r"Macro (\w+)\(\) does not support the supplied arguments")
+_UNQUOTED = re.compile(r"was not found because the FROM clause is missing")
+_NO_RUN = re.compile(r"no run is named |is the beginning of several runs")
+_UNKNOWN = re.compile(r"(with name \S+ does not exist|not found in FROM clause)")
 _TABLES = """
     SELECT view_name AS name, comment AS about FROM duckdb_views()
     WHERE schema_name = 'main' AND NOT internal AND NOT temporary ORDER BY name
@@ -54,9 +60,11 @@ def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.State
         duckdb.Error: it is wrong.
     """
     if len(sql) > MAX_SQL:
-        raise refusal(f"the SQL is longer than {MAX_SQL} characters")
+        raise refusal(f"the SQL is longer than {MAX_SQL} characters", remedy="ask less at once")
     text = _TABLES if _SHOW_TABLES.fullmatch(sql) else sql
     statements = connection.extract_statements(text)
+    if not statements:
+        raise refusal("there is no SQL", remedy=f"write a SELECT, such as {_EXAMPLE}")
     if len(statements) == 1 and statements[0].type == _EXPLAIN:
         # EXPLAIN ANALYZE runs what it explains, whatever that is.
         explained = _EXPLAINED.match(text)
@@ -64,7 +72,10 @@ def only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.State
     else:
         allowed = _is_select(connection, text)
     if not allowed:
-        raise refusal("only one statement, a SELECT or EXPLAIN, is run here")
+        raise refusal(
+            "only one statement, a SELECT or EXPLAIN, is run here",
+            remedy=f"write one SELECT, such as {_EXAMPLE}; `opsuite query --output` writes a file",
+        )
     return statements[0]
 
 
@@ -80,7 +91,20 @@ def _is_select(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
     return True
 
 
-def refusal(what: str) -> UsageError:
-    """That SQL is not run, and what can be asked instead."""
-    names = ", ".join(view.name for view in VIEWS)
-    return UsageError(what, where="the SQL", remedy=f"SELECT from the views: {names}")
+def refusal(what: str, *, remedy: str = "") -> UsageError:
+    """That SQL is not run, and what to do: where it is not given, as the text of DuckDB asks."""
+    return UsageError(what, where="the SQL", remedy=remedy or _advice(what))
+
+
+def _advice(what: str) -> str:
+    if called := _WRONG_CALL.search(what):
+        for macro in MACROS:
+            if macro.name == called[1]:
+                return f"call it as {macro.call}, such as {macro.name}({macro.example})"
+    if _UNQUOTED.search(what):
+        return "put texts into single quotes, such as 'last'; columns need a FROM"
+    if _NO_RUN.search(what):
+        return "name a run by its id or a beginning of it: see SELECT run_id, kind FROM runs"
+    if _UNKNOWN.search(what):
+        return "SELECT from the views: " + ", ".join(view.name for view in VIEWS)
+    return "correct the SQL; docs/schema.md has examples"

@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from collectors.errors import DataError, OpsuiteError, Unreachable, UsageError
-from collectors.query.macros import create_macros
+from collectors.query.macros import KINDS, create_macros
 from collectors.query.relations import (
     create_inner_views,
     create_relation,
@@ -87,7 +87,7 @@ class Session:
                 self._fill(table, snapshot, shown)
             for table in BULK.values():
                 self._relate(table, snapshot, shown)
-            self._connection.execute("SET VARIABLE run_ids = ?", [list(snapshot.run_ids)])
+            self._name(snapshot.run_ids)
             self._align()
         except duckdb.Error as error:
             raise self._explain(error, ours=True) from error
@@ -132,6 +132,14 @@ class Session:
             self._connection.register(hot_name(table), self._rows_of(table, sources.hot))
         if before is None or sources.parquet != before.parquet:
             self._connection.execute(create_relation(table, sources.parquet))
+
+    def _name(self, run_ids: Sequence[str]) -> None:
+        """Set what the macros find runs by; variables are constants to the planner."""
+        self._connection.execute("SET VARIABLE run_ids = ?", [list(run_ids)])
+        kinds = dict(self._connection.execute("SELECT run_id, kind FROM raw.run").fetchall())
+        for kind in KINDS:
+            last = next((run_id for run_id in run_ids if kinds.get(run_id) == kind), None)
+            self._connection.execute(f"SET VARIABLE last_{kind} = ?::VARCHAR", [last])
 
     def _align(self) -> None:
         """Make the views, once, and again where the first clock is to be corrected."""
@@ -223,7 +231,10 @@ def _first(reader: pa.RecordBatchReader, limit: int | None) -> Iterator[pa.Recor
 def _plain(schema: pa.Schema) -> pa.Schema:
     """With distinct names, so that a row can be an object: a, a_1; and times that Python has."""
     if zoned := [field.name for field in schema if "tz=" in str(field.type)]:
-        raise refusal(f"column {zoned[0]!r} has a time zone: cast it to TIMESTAMP or VARCHAR")
+        raise refusal(
+            f"column {zoned[0]!r} has a time zone",
+            remedy="cast it: column::TIMESTAMP, or column::VARCHAR",
+        )
     types = [pa.timestamp("us") if kind == pa.timestamp("ns") else kind for kind in schema.types]
     return pa.schema(list(zip(_distinct(schema.names), types, strict=True)))
 

@@ -33,12 +33,21 @@ class Answer:
     @property
     def rows(self) -> list[tuple[Any, ...]]:
         """The rows as Python values."""
-        return list(zip(*(column.to_pylist() for column in self.table.columns), strict=True))
+        return list(zip(*map(_values, self.table.columns), strict=True))
 
     @property
     def truncated(self) -> bool:
         """Whether there are more rows than these."""
         return bool(self.total > self.table.num_rows)
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """As Python values; texts where Python has none, such as dates after the year 9999."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):
+        values = column.cast("string").to_pylist()
+    return values
 
 
 class Source(Protocol):

@@ -35,8 +35,8 @@ class RetentionConfig(Config):
     @field_validator("max_size", "run_cap")
     @classmethod
     def _is_size(cls, text: str) -> str:
-        if text:
-            parse_size(text)
+        if text and not parse_size(text):
+            raise ValueError('nothing would be kept: write "" for any size')
         return text
 
     @property

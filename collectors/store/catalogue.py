@@ -35,6 +35,7 @@ class SealedRun:
         processes: by number.
         anchors: wall minus monotonic clock, by host and boot.
         clocks: the last estimate of each host's clock, by host and boot.
+        left_out: seals that do not count, by file name, and why.
         expired: rows that retention took out.
     """
 
@@ -45,6 +46,7 @@ class SealedRun:
     anchors: dict[tuple[str, str], int] = field(default_factory=dict)
     damage: dict[tuple[str, int], DamagedStretch] = field(default_factory=dict)
     clocks: dict[tuple[str, str], ClockEstimate] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     expired: int = 0
 
     def add(self, seal: Seal) -> None:
@@ -65,7 +67,7 @@ class SealedRun:
 
     def start_over(self, seals: Iterable[Seal]) -> None:
         """Let these seals count, and no others. Whoever reads beside it sees the old or the new."""
-        fresh = SealedRun(run_id=self.run_id)
+        fresh = SealedRun(run_id=self.run_id, left_out=self.left_out)
         for seal in seals:
             fresh.add(seal)
         for name, value in vars(fresh).items():
@@ -128,20 +130,26 @@ class Catalogue:
         """The seals of a run that are whole, with all of their files."""
         found = {}
         known = self.run(run_id).seals
+        self.run(run_id).left_out.clear()
         for path in sorted(seals_directory(self.parquet, run_id).glob("*.json")):
             try:
                 seal = known.get(path.stem) or read_seal(path)
                 self._require_files(seal, path)
             except DataError as error:
                 _log.warning("left out: %s", error)
+                self.run(run_id).left_out[path.name] = error.what
                 continue
             found[seal.seal_id] = seal
         return found
 
     def _require_files(self, seal: Seal, path: Path) -> None:
         for file in seal.files:
-            if not (self.parquet / file.path).is_file():
-                raise DataError(f"a sealed file is missing: {file.path}", where=str(path))
+            try:
+                size = (self.parquet / file.path).stat().st_size
+            except OSError:
+                raise DataError(f"a sealed file is missing: {file.path}", where=str(path)) from None
+            if size != file.bytes:
+                raise DataError(f"a sealed file is damaged: {file.path}", where=str(path))
 
     def enter(self, seal: Seal) -> None:
         """Enter a seal that counts on the disk, and clear away those that it replaces."""

@@ -223,6 +223,15 @@ class Collector:
             self._catalogue.catch_up()
             self._housekeeping.remove_retired()
 
+    def repair(self) -> None:
+        """Read again what somebody has removed of the hot files, and leave out sealed ones."""
+        with self._sealing, self._lock:
+            for tail in self._roster.tails():
+                self._catalogue.discover(tail.run.run_id)
+                tail.read_lost_again()
+            self._publisher.note(rows=True, seals=True, small=True)
+            self._publisher.publish(self._roster.entries())
+
     def _sweep(self) -> None:
         """Remove, once, the sealed files of which a crash prevented the commit."""
         if not self._swept:

@@ -55,11 +55,17 @@ class Housekeeping:
                     continue
 
     def remove_orphans(self, known: Iterable[str]) -> None:
-        """Remove sealed files that no seal names: a crash came before their commit."""
+        """Remove sealed files that no seal names: a crash came before their commit.
+
+        Of a run of which no seal is left they are not removed: the seals are what is missing there.
+        """
         kept = set(known)
+        sealed = {path.split("/")[1] for path in kept}
         now = self._wall_ns()
         for path in self._parquet.glob("*/run=*/host=*/hour=*/*"):
             relative = path.relative_to(self._parquet).as_posix()
-            if relative not in kept and now - path.stat().st_mtime_ns > ORPHAN_AGE_NS:
+            if path.parts[-4] not in sealed and path.suffix == ".parquet":
+                _log.warning("no seal is left that names %s", path)
+            elif relative not in kept and now - path.stat().st_mtime_ns > ORPHAN_AGE_NS:
                 _log.info("removed %s, which no seal names", path)
                 path.unlink(missing_ok=True)

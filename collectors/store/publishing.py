@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from collectors.store.seal import DamagedStretch
 from collectors.store.snapshot import Snapshot, Sources
 from collectors.store.tables import BULK, DAMAGE, PROCESS, RUN, SMALL
 
@@ -147,6 +148,10 @@ def _clock(
 
 def _damage_rows(tail: Tail) -> list[dict[str, Any]]:
     stretches = [*tail.sealed.damage.values()]
+    stretches += [
+        DamagedStretch(file=name, position=0, what=what)
+        for name, what in tail.sealed.left_out.items()
+    ]
     for generation in tail.generations():
         stretches += generation.damage
     return [{"run_id": tail.run.run_id, **vars(stretch)} for stretch in stretches]

@@ -111,6 +111,14 @@ class Tail:
         self._told = whole
         return [self.run.spool / name for name in sorted(fresh)]
 
+    def read_lost_again(self) -> None:
+        """Forget what is hot if a file of it is gone, and read it again from the spool."""
+        if all(file.path.exists() for one in self.generations() for file in one.files):
+            return
+        self.hot, self.sealing = Generation(), None
+        self.unread = True
+        self._rewind()
+
     def generations(self) -> list[Generation]:
         """What is hot, the oldest first."""
         return [self.hot] if self.sealing is None else [self.sealing, self.hot]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,11 @@ from opsuite.output import narrate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from collectors.query.source import Source
+
 _EXAMPLE = 'opsuite query "SELECT run_id, status, steps FROM runs"'
+_HEATMAP = re.compile(r"\bheatmap\s*\(\s*'([^']+)'\s*,", re.IGNORECASE)
+_FOR_PEOPLE = (Format.TABLE, Format.MD)
 
 
 def query(  # noqa: PLR0917 - typer's options
@@ -45,18 +50,32 @@ def query(  # noqa: PLR0917 - typer's options
     from opsuite.formats import render
 
     chosen = _format(form, json, output)
+    _check_place(output)
     text = _read_sql(sql, file)
     with open_store(Settings.from_environment().home) as store:
         answer = store.query(text, limit or None)
+        empty = _about_nothing(store, text) if not answer.total and chosen in _FOR_PEOPLE else ""
     _write(render(answer.table, chosen), output)
     if answer.truncated:
         narrate(f"{answer.table.num_rows} of {answer.total} rows; --limit 0 prints all")
+    if empty:
+        narrate(empty)
+
+
+def _about_nothing(store: Source, sql: str) -> str:
+    """That there are no rows; of a heat map, which phases it could show."""
+    if (asked := _HEATMAP.search(sql)) is None:
+        return "no rows"
+    names = store.rows(
+        "SELECT DISTINCT name FROM raw.span WHERE run_id = training_named(?) AND step >= 0"
+        " ORDER BY name",
+        [asked[1]],
+    )
+    return f"no rows; phases of that run: {', '.join(name for (name,) in names) or 'none'}"
 
 
 def _format(form: Format | None, json: bool, output: Path | None) -> Format:
-    ending = output.suffix.removeprefix(".") if output else ""
-    guessed = Format(ending) if ending in list(Format) else Format.TABLE
-    chosen = Format.JSON if json else form or guessed
+    chosen = Format.JSON if json else form or _guessed(output)
     if chosen is Format.PARQUET and output is None and sys.stdout.isatty():
         raise UsageError(
             "Parquet is not for a terminal",
@@ -64,6 +83,33 @@ def _format(form: Format | None, json: bool, output: Path | None) -> Format:
             remedy="add --output FILE, or send stdout elsewhere",
         )
     return chosen
+
+
+def _guessed(output: Path | None) -> Format:
+    ending = output.suffix.removeprefix(".").lower() if output else ""
+    if not ending:
+        return Format.TABLE
+    if ending not in list(Format):
+        raise UsageError(
+            f"no format is named {ending}",
+            where=f"--output {output}",
+            remedy=f"end it in one of .{', .'.join(Format)}, or add --format",
+        )
+    return Format(ending)
+
+
+def _check_place(output: Path | None) -> None:
+    """Before the question is asked, which may take long."""
+    if output is None:
+        return
+    if output.is_dir():
+        raise UsageError("it is a folder", where=f"--output {output}", remedy="name a file in it")
+    if not output.parent.is_dir():
+        raise UsageError(
+            f"there is no folder {output.parent}",
+            where=f"--output {output}",
+            remedy=f"make it (mkdir -p {output.parent}), or name another file",
+        )
 
 
 def _read_sql(argument: str, file: Path | None) -> str:
@@ -96,4 +142,5 @@ def _write(pieces: Iterator[bytes], output: Path | None) -> None:
     try:
         write_atomically(output, b"".join(pieces))
     except OSError as error:
+        error.filename = str(output)  # not its draft
         raise StorageError.from_os_error(error, f"writing {output}") from error

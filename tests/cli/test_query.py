@@ -139,9 +139,35 @@ def test_values_of_every_type_are_printed(home: Path) -> None:
 
 def test_an_output_that_cannot_be_written(home: Path, tmp_path: Path) -> None:
     answer = opsuite("query", "SELECT 1", "--output", str(tmp_path / "nowhere" / "x.csv"))
-    assert answer.returncode == 1
-    assert "writing" in answer.stderr
-    assert "Traceback" not in answer.stderr
+    assert answer.returncode == 2
+    assert str(tmp_path / "nowhere" / "x.csv") in answer.stderr
+    assert "do:    make it" in answer.stderr
+    answer = opsuite("query", "SELECT 1", "--output", str(tmp_path / "rows.xyz"))
+    assert answer.returncode == 2
+    assert ".table, .json, .jsonl, .csv, .parquet, .md, or add --format" in answer.stderr
+    answer = opsuite("query", "SELECT 1", "-o", str(tmp_path / "rows.xyz"), "--format", "csv")
+    assert (answer.returncode, (tmp_path / "rows.xyz").read_text()) == (0, "1\n1\n")
+
+
+def test_parquet_is_not_for_a_terminal(home: Path) -> None:
+    ours, terminal = os.openpty()
+    command = [sys.executable, "-m", "opsuite.cli.main", "query", "SELECT 1", "--format", "parquet"]
+    answer = subprocess.run(
+        command, stdout=terminal, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    os.close(terminal)
+    os.close(ours)
+    assert answer.returncode == 2
+    assert "not for a terminal" in answer.stderr
+
+
+def test_an_empty_answer_is_told_to_people(run: RunDirectory) -> None:
+    """Of a heat map also what it could show."""
+    assert opsuite("query", "FROM steps WHERE step = 99").stderr == "no rows\n"
+    answer = opsuite("query", "FROM steps WHERE step = 99", "--json")
+    assert (answer.stdout, answer.stderr) == ("[]\n", "")
+    answer = opsuite("query", "FROM heatmap('last', 'setp')")
+    assert answer.stderr == "no rows; phases of that run: step\n"
 
 
 def test_what_is_left_out_is_said(run: RunDirectory) -> None:
@@ -152,11 +178,15 @@ def test_what_is_left_out_is_said(run: RunDirectory) -> None:
     assert (len(answer.stdout.splitlines()), answer.stderr) == (3001, "")
 
 
-@pytest.mark.parametrize("sql", ["SELECT nope FROM runs", "COPY runs TO 'x'", "SELEC", ""])
-def test_wrong_sql_is_a_usage_error(home: Path, sql: str) -> None:
+@pytest.mark.parametrize(
+    ("sql", "advice"),
+    [("SELECT nope FROM runs", "views: runs, ranks"), ("COPY runs TO 'x'", "one SELECT"), ("", "")],
+)
+def test_wrong_sql_is_a_usage_error(home: Path, sql: str, advice: str) -> None:
     answer = opsuite("query", sql) if sql else opsuite("query", stdin="")
     assert answer.returncode == 2
     assert answer.stdout == ""
     assert answer.stderr.startswith("error: ")
-    assert "views: runs, ranks" in answer.stderr
+    assert "do:    " in answer.stderr
+    assert advice in answer.stderr
     assert "Traceback" not in answer.stderr

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -255,16 +256,75 @@ def test_what_a_killed_collector_left_is_cleared(
             os._exit(0)
     os.waitpid(child, 0)
     assert list((home / "hot").iterdir())
-    orphan = home / "parquet/span/run=x/host=h/hour=2026010100/0.parquet"
-    orphan.parent.mkdir(parents=True)
-    orphan.touch()
-    os.utime(orphan, (0, 0))
+    orphan = home / f"parquet/span/run={run.run_id}/host=h/hour=2026010100/0.parquet"
+    unnamed = home / "parquet/span/run=x/host=h/hour=2026010100/0.parquet"
+    for path in (orphan, unnamed):
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (0, 0))
     with collecting(home) as collector:
         collector.tick()
+        collector.seal(force=True)
         collector.maintain()
         assert steps_of(collector) == [1]
         assert [path.name.split("-")[0] for path in (home / "hot").iterdir()] == [str(os.getpid())]
     assert not orphan.exists()
+    assert unnamed.exists()  # of a run without any seal: it is the seals that are missing
+
+
+def test_hot_files_that_somebody_removed_are_made_again(
+    home: Path, run: RunDirectory, open_rank: OpenRank
+) -> None:
+    rank = open_rank(0)
+    with collecting(home) as collector:
+        rank.record_span("forward", 1, 2, step=1)
+        collector.tick()
+        collector.seal(force=True)
+        rank.record_span("forward", 1, 2, step=2)
+        collector.tick()
+        shutil.rmtree(home / "hot")
+        collector.repair()
+        collector.tick()
+        assert steps_of(collector) == [1, 2]
+        [process] = _hot(collector.snapshot.tables["process"].hot[0]).to_pylist()
+        assert process["rank"] == 0
+
+
+@pytest.mark.parametrize("harm", ["cut file", "corrupt seal"])
+def test_what_is_damaged_after_sealing_is_in_the_view_of_damage(
+    home: Path, run: RunDirectory, open_rank: OpenRank, harm: str
+) -> None:
+    rank = open_rank(0)
+    with collecting(home) as collector:
+        rank.record_span("forward", 1, 2, step=1)
+        rank.close()
+        collector.tick()
+        collector.seal(force=True)
+    if harm == "cut file":
+        [path] = (home / "parquet" / "span").rglob("*.parquet")
+        os.truncate(path, path.stat().st_size - 50)
+    else:
+        [path] = seals_directory(home / "parquet", run.run_id).iterdir()
+        path.write_text("{")
+        (home / "store.duckdb").unlink()
+    with collecting(home) as collector:
+        collector.tick()
+        assert steps_of(collector) == [1]  # from the spool, which is still there
+        [damage] = _hot(collector.snapshot.tables["damage"].hot[0]).to_pylist()
+        assert damage["run_id"] == run.run_id
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_in_a_spool_is_told_and_passed_over(
+    home: Path, run: RunDirectory, open_rank: OpenRank, make: Callable[[Path], None]
+) -> None:
+    open_rank(0).record_span("forward", 1, 2, step=1)
+    make(run.spool / "trainer5-99-00000005.00000.seg")
+    with collecting(home) as collector:
+        collector.tick()
+        assert steps_of(collector) == [1]
+        [damage] = _hot(collector.snapshot.tables["damage"].hot[0]).to_pylist()
+        assert "no segment" in damage["what"]
 
 
 _JSON = st.recursive(

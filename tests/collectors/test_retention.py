@@ -89,7 +89,7 @@ RUNS = st.lists(
 )
 
 
-@given(runs=RUNS, days=st.sampled_from([0, 20]), most=st.integers(0, 4000), cap=st.integers(0, 300))
+@given(runs=RUNS, days=st.sampled_from([0, 20]), most=st.integers(1, 4000), cap=st.integers(1, 300))
 def test_the_policy_holds_its_promises(runs: list[Kept], days: int, most: int, cap: int) -> None:
     config = RetentionConfig(keep_days=days, max_size=f"{most}B", run_cap=f"{cap}B")
     plan = plan_retention(runs, config, NOW_NS)

@@ -215,3 +215,23 @@ def test_a_wrong_name_is_explained(ask: Ask) -> None:
     with pytest.raises(UsageError, match='"nope" not found') as refusal:
         ask("SELECT nope FROM runs")
     assert "views: runs, ranks" in refusal.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("sql", "advice"),
+    [
+        ("FROM nope", "views: runs, ranks"),
+        ("FROM heatmap('last')", "call it as heatmap(run, phase), such as heatmap('last', "),
+        ("FROM stragglers(last)", "single quotes"),
+        ("FROM stragglers('nope')", "SELECT run_id, kind FROM runs"),
+        ("SELECT now() AS at", "column::TIMESTAMP"),
+        ("-- nothing", "write a SELECT"),
+        ("COPY runs TO 'x'", "write one SELECT"),
+        ("SELEC 1", "correct the SQL"),
+    ],
+)
+def test_the_advice_fits_the_mistake(ask: Ask, sql: str, advice: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        ask(sql)
+    assert advice in refusal.value.remedy
+    assert ("views" in refusal.value.remedy) == ("views" in advice)

@@ -52,13 +52,14 @@ def test_only_the_files_of_the_run_are_opened(session: Session, small: Small) ->
     for run_id in ("a1", "b2"):
         small.run(run_id)
         small.span(small.process(0), "step", 1, 0, 10)
+    small.run("c3", kind="serving")
     small.seal()
     session.show(small.snapshot())
     for question in (
         "FROM spans WHERE run_id = 'a1'",
         "FROM spans WHERE run_id = run_named('a')",
         "FROM heatmap('last', 'step')",
-        "FROM steps WHERE run_id = run_named('last')",
+        "FROM steps WHERE run_id = training_named('last')",
     ):
         [(_, plan)] = session.rows(f"EXPLAIN ANALYZE {question}")
         assert "Scanning Files: 1/2" in plan, question
@@ -85,7 +86,7 @@ def test_a_run_is_named_by_id_beginning_or_last(session: Session, small: Small) 
         assert session.rows(f"SELECT run_named('{name}')") == [(run_id,)]
     with pytest.raises(UsageError, match=r"several runs: 2026-b-again, 2026-b, 2026-a"):
         session.query("FROM stragglers('2026')")
-    with pytest.raises(UsageError, match="no run is named nope"):
+    with pytest.raises(UsageError, match="no run is named nope; there are 2026-b-again, 2026-b,"):
         session.query("FROM stragglers('nope')")
 
 
