@@ -79,6 +79,14 @@ class Collection:
         whole = self._reading.ensure(since=since, timeout_s=_CATCH_UP_S)
         return self._collector.snapshot, whole
 
+    def repair(self) -> None:
+        """Make again what somebody removed under the collector's hands.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        self._collector.repair()
+
     def seal_now(self) -> None:
         """Seal all that was recorded before.
 

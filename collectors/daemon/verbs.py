@@ -89,7 +89,8 @@ class Verbs:
         frames = self._readers.ask(snapshot, sql, parameters, limit)
         try:
             first = next(frames)
-        except Unreachable:  # it waited so long for a reader that its files are gone
+        except Unreachable:  # it waited too long for a reader, or somebody removed files
+            self._collection.repair()
             snapshot, whole = self._collection.snapshot(0.0)
             frames = self._readers.ask(snapshot, sql, parameters, limit)
             first = next(frames)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from collectors.recorder import Recorder
     from collectors.run import RunDirectory
 
     StartDaemon = Callable[..., int]
@@ -145,3 +148,15 @@ def test_a_question_that_a_stop_cuts_short_says_what_to_do(
         client.query("SELECT sum(a.range * b.range) FROM range(4000000) a, range(4000000) b")
     stopper.join()
     assert caught.value.remedy.startswith("ask again: where no collector runs")
+
+
+def test_hot_files_that_somebody_removed_are_made_again(
+    home: Path, run: RunDirectory, client: DaemonClient, open_rank: Callable[[int], Recorder]
+) -> None:
+    recorder = open_rank(0)
+    recorder.record_span("forward", 1, 2, step=1)
+    assert client.rows("SELECT count(*) FROM spans") == [(1,)]
+    shutil.rmtree(home / "hot")
+    recorder.record_span("forward", 1, 2, step=2)
+    time.sleep(1.0)  # the next query is of another snapshot
+    assert client.rows("SELECT count(*) FROM spans") == [(2,)]
