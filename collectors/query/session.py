@@ -204,7 +204,8 @@ class Session:
             return too_much_memory()
         if _MISSING.search(text):
             return _gone(text)
-        if ours or (_DAMAGE.match(text) and self._parquet and self._parquet in text):
+        named = self._parquet is not None and self._parquet in text
+        if ours or (named and _DAMAGE.match(text) and "schema mismatch" not in text.lower()):
             return DataError(
                 f"a sealed file cannot be read: {text}",
                 remedy="move it aside, then `opsuite runs rebuild`",
