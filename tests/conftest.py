@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
-@pytest.fixture(autouse=True)
-def nobody_collects(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def nobody_collects() -> Iterator[None]:
     """Runs of tests start no collector in the background, which would outlive them."""
-    monkeypatch.setenv("OPSUITE_COLLECT", "0")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("OPSUITE_COLLECT", "0")
+        yield
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ PROBE = """
 import json, os, sys
 from pathlib import Path
 import collectors.query.answers  # before it may not read its own files any more
+from collectors.version import own_version; own_version()
 from collectors.daemon.client import DaemonClient
 from collectors.errors import OpsuiteError
 def told(act):
