@@ -27,11 +27,14 @@ from collectors.toml import toml_document
 from collectors.version import own_version
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _log = logging.getLogger("opsuite")
 _NAMED = 8  # runs in an error message
 _MANIFEST = "run.json"
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_MAKING_S = 10.0  # another process makes a run: some files
 
 
 class RunDirectory:
@@ -45,6 +48,12 @@ class RunDirectory:
     def run_id(self) -> str:
         """The run's name, date, time and four random digits."""
         return self.manifest.run_id
+
+    @property
+    def owned(self) -> bool:
+        """Whether this process owns it."""
+        owner = (self.manifest.pid, self.manifest.host, self.manifest.boot_id)
+        return owner == (os.getpid(), host_name(), boot_id())
 
     @property
     def spool(self) -> Path:
@@ -72,14 +81,18 @@ class RunDirectory:
         config: dict[str, Any],
         world_size: int,
         notes: str = "",
+        run_id: str | None = None,
     ) -> RunDirectory:
         """Begin a run owned by this process.
+
+        Args:
+            run_id: of a run that goes on on other hosts, which have homes of their own.
 
         Raises:
             StorageError: the directory cannot be made; nothing of it is left.
         """
         started_ns = time.time_ns()
-        run_id = _new_id(name, started_ns)
+        run_id = run_id or _new_id(name, started_ns)
         manifest = Manifest(
             run_id=run_id,
             name=name,
@@ -102,6 +115,8 @@ class RunDirectory:
         run = cls(home / "runs" / run_id, manifest)
         try:
             run._make()
+        except FileExistsError as error:  # it is somebody else's
+            raise StorageError.from_os_error(error, f"making {run.path}") from error
         except OSError as error:
             shutil.rmtree(run.path, ignore_errors=True)
             raise StorageError.from_os_error(
@@ -147,6 +162,42 @@ class RunDirectory:
         return found[0]
 
     @classmethod
+    def join(cls, home: Path, run_id: str, begin: Callable[[str], RunDirectory]) -> RunDirectory:
+        """The run of that id; where this host's home has none, ``begin`` makes it for its ranks.
+
+        Raises:
+            UsageError: that is no id.
+            DataError: its manifest is corrupt.
+            StorageError: it cannot be made.
+        """
+        if not _ID.fullmatch(run_id):
+            raise UsageError(f"{run_id!r} is no run", where="OPSUITE_RUN", remedy="unset it")
+        path = home / "runs" / run_id
+        try:
+            return cls.load(path)
+        except DataError:
+            if path.exists():
+                return cls._load_soon(path)
+        try:
+            return begin(run_id)
+        except StorageError:
+            if not path.exists():
+                raise
+            return cls._load_soon(path)  # another rank of this host was first
+
+    @classmethod
+    def _load_soon(cls, path: Path) -> RunDirectory:
+        """Load what another process is just making."""
+        deadline = time.monotonic() + _MAKING_S
+        while True:
+            try:
+                return cls.load(path)
+            except DataError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
+
+    @classmethod
     def load(cls, path: Path) -> RunDirectory:
         """Read the run at ``path``; DataError where its manifest cannot be used."""
         return cls(path, read_manifest(path / _MANIFEST))
@@ -165,6 +216,37 @@ class RunDirectory:
             self._write_manifest()
         except OSError as error:
             raise StorageError.from_os_error(error, f"finishing the run {self.run_id}") from error
+
+    def resize(self, world_size: int) -> None:
+        """Say how many ranks the run has, where that was not known at its beginning.
+
+        Raises:
+            StorageError: the manifest cannot be written.
+        """
+        self.manifest = replace(self.manifest, world_size=world_size)
+        try:
+            self._write_manifest()
+        except OSError as error:
+            raise StorageError.from_os_error(error, f"sizing the run {self.run_id}") from error
+
+    def adopt(self) -> None:
+        """This process owns the run from now on.
+
+        Raises:
+            StorageError: the manifest cannot be written.
+        """
+        self.manifest = replace(
+            self.manifest,
+            host=host_name(),
+            pid=os.getpid(),
+            boot_id=boot_id(),
+            owned_ns=now_ns(),
+            status="running",
+        )
+        try:
+            self._write_manifest()
+        except OSError as error:
+            raise StorageError.from_os_error(error, f"taking over the run {self.run_id}") from error
 
     def reopen(self, *, command: list[str], config: dict[str, Any], world_size: int) -> None:
         """Go on with a run that has ended, owned by this process from now on.

@@ -33,6 +33,10 @@ class Settings:
         api_key: ``OPSUITE_API_KEY``: key that ``opsuite serve`` asks of its clients.
         collect: ``OPSUITE_COLLECT``: whether launch and serve start the collector (default on).
         collector: ``OPSUITE_COLLECTOR``: socket of another user's collector to read from.
+        run: ``OPSUITE_RUN``: id of the run that a watched trainer joins (``opsuite run`` sets it).
+        watchdog: ``OPSUITE_WATCHDOG``: whether watched runs get a watchdog (default on).
+        hang_s: ``OPSUITE_HANG_S``: how long nothing may move before a run is looked at as hung
+            (default 15 seconds, and longer where the run has paused for longer before).
         runtime: ``XDG_RUNTIME_DIR``: where sockets of this user go.
     """
 
@@ -44,6 +48,9 @@ class Settings:
     api_key: str | None = None
     collect: bool = True
     collector: Path | None = None
+    run: str | None = None
+    watchdog: bool = True
+    hang_s: float = 15.0
     runtime: Path | None = None
 
     @classmethod
@@ -58,6 +65,9 @@ class Settings:
             api_key=environ.get("OPSUITE_API_KEY") or None,
             collect=_switch(environ, "OPSUITE_COLLECT", default=True),
             collector=_path(environ, "OPSUITE_COLLECTOR"),
+            run=environ.get("OPSUITE_RUN") or None,
+            watchdog=_switch(environ, "OPSUITE_WATCHDOG", default=True),
+            hang_s=_seconds(environ, "OPSUITE_HANG_S", default=cls.hang_s),
             runtime=_path(environ, "XDG_RUNTIME_DIR"),
         )
 
@@ -96,6 +106,21 @@ def _size(environ: Mapping[str, str], name: str, *, default: int) -> int:
         raise UsageError(
             f"{name}: {error}", where="the environment", remedy="set it to a size, or unset it"
         ) from error
+
+
+def _seconds(environ: Mapping[str, str], name: str, *, default: float) -> float:
+    given = environ.get(name)
+    if not given:
+        return default
+    try:
+        value = float(given)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise UsageError(
+            f"{name}={given!r} is no time", where="the environment", remedy="set it to seconds"
+        )
+    return value
 
 
 def _switch(environ: Mapping[str, str], name: str, *, default: bool) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from collectors.board import Board
     from collectors.recorder import Recorder
 
 _REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
@@ -22,9 +23,14 @@ _REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
 
 @dataclass(kw_only=True)
 class CurrentStep:
-    """The step that the process is in; its trainer sets it, its groups read it."""
+    """The step that the process is in; its trainer sets it, its groups read it.
+
+    Attributes:
+        board: where others see what the process does just now, if it has one.
+    """
 
     number: int = -1
+    board: Board | None = None
 
 
 class Group:
@@ -103,9 +109,20 @@ class Group:
             self._record("barrier", 0, lambda: dist.barrier(group=self.process_group))
 
     def _record(self, name: str, size_bytes: int, operation: Callable[[], object]) -> None:
+        board = self._current_step.board
+        if board is not None:
+            board.enter(
+                name,
+                group=self.name,
+                group_size=self.size,
+                sequence=self._sequence,
+                size_bytes=size_bytes,
+            )
         start_ns = now_ns()
         operation()
         end_ns = now_ns()
+        if board is not None:
+            board.leave()
         self._recorder.collective(
             name,
             group=self.name,

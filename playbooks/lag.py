@@ -17,6 +17,7 @@ MIN_SLOWDOWN = 1.15  # below this a slow stretch is not worth a person's time
 MIN_STEPS = 8  # a shorter stretch cannot be told from a hiccup
 _SIGMAS = 4.0
 _CLIP = np.log(3.0)  # one monstrous step may not speak for its neighbours
+_DOMINANT_SHARE = 0.5  # of the run
 _PERSISTENT_SHARE = 0.8  # of the run: then there is no healthy past to compare with
 
 
@@ -45,7 +46,9 @@ def find_lags(work: NDArray[np.float64], rank: int) -> list[Lag]:
     against_past = own - float(np.quantile(own, 0.25))
     # Lighter work than the peers' is no debt: slower than oneself is not yet slower than they.
     rise = np.minimum(against_peers - max(usual, 0.0), against_past)
-    return _lags(np.clip(rise, -_CLIP, _CLIP))
+    found = _lags(np.clip(rise, -_CLIP, _CLIP))
+    dominant = None if found else _dominant(against_peers, own)
+    return [dominant] if dominant else found
 
 
 def _persistent(against_peers: NDArray[np.float64]) -> Lag | None:
@@ -57,6 +60,21 @@ def _persistent(against_peers: NDArray[np.float64]) -> Lag | None:
         return None
     everything = Segment(0, against_peers.size)
     return Lag(segment=everything, excess=excess, sigmas=excess / max(noise, 1e-9))
+
+
+def _dominant(against_peers: NDArray[np.float64], own: NDArray[np.float64]) -> Lag | None:
+    """Most of the run, but not all: the quiet part is too short to be the lower quartile."""
+    raised = max(_raised(against_peers), key=len, default=None)
+    if raised is None or len(raised) < _DOMINANT_SHARE * own.size:
+        return None
+    segment = _borders(against_peers, raised)
+    inside, quiet = against_peers[segment.slice], own[outside(own.size, [segment])]
+    against_past = float(np.median(own[segment.slice]) - np.median(quiet)) if quiet.size else np.inf
+    excess = min(float(np.median(inside)), against_past)
+    noise = block_noise(inside, MIN_STEPS)
+    if len(segment) < MIN_STEPS or not _material(excess, noise):
+        return None
+    return Lag(segment=segment, excess=excess, sigmas=excess / max(noise, 1e-9))
 
 
 def _lags(rise: NDArray[np.float64]) -> list[Lag]:

@@ -10,6 +10,7 @@ from collectors.annotation import annotate
 if TYPE_CHECKING:
     from collectors.run import RunDirectory
     from playbooks.diagnosis import Diagnosis
+    from playbooks.finding import Finding
     from playbooks.step_times import Source
 
 _KNOWN = "SELECT attributes FROM events WHERE run_id = ? AND name = 'finding'"
@@ -30,6 +31,15 @@ def publish(diagnosis: Diagnosis, run: RunDirectory, source: Source) -> int:
     if fresh:
         annotate(run, "playbooks", "finding", fresh)
     return len(fresh)
+
+
+def record_finding(run: RunDirectory, finding: Finding, role: str) -> None:
+    """Record one finding as ``role``, without looking whether the run has it.
+
+    Raises:
+        StorageError: the run's spool cannot be written.
+    """
+    annotate(run, role, "finding", [_bounded(finding.to_json())])
 
 
 def _bounded(data: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collectors.segment import HEADER_SIZE, SUFFIX
 from collectors.segment_reader import read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from collectors.daemon.journal import Journal
@@ -38,6 +38,14 @@ class Recording:
     role: str
     rank: int | None
     pid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalRun:
+    """A run, and who records into it on this host just now."""
+
+    run: RunDirectory
+    processes: Sequence[Recording]
 
 
 class LocalProcesses:
@@ -94,6 +102,8 @@ class Heartbeats:
         self._journal = journal
         self._processes = LocalProcesses()
         self._due_s: dict[str, float] = {}
+        self.running: Mapping[str, LocalRun] = {}
+        """By its id, each run that lived on this host at the last beat; never changed in place."""
 
     def beat(self, live: Iterable[RunDirectory], now_s: float) -> None:
         """For each process of the live runs whose last one is 5 s ago (``now_s``: monotonic).
@@ -102,11 +112,13 @@ class Heartbeats:
             StorageError: the spool of a run cannot be written; the others have theirs.
         """
         failed: StorageError | None = None
-        running: set[str] = set()
+        running: dict[str, LocalRun] = {}
         due_s: dict[str, float] = {}
         for run in live:
-            for recording in self._processes.of(run):
-                running.add(run.run_id)
+            recordings = self._processes.of(run)
+            if recordings:
+                running[run.run_id] = LocalRun(run=run, processes=recordings)
+            for recording in recordings:
                 due_s[recording.process] = self._due_s.get(recording.process, now_s)
                 if due_s[recording.process] > now_s:
                     continue
@@ -116,7 +128,8 @@ class Heartbeats:
                 except StorageError as error:
                     failed = error
         self._due_s = due_s
-        self._journal.keep(running)
+        self._journal.keep(running.keys())
+        self.running = running
         self._processes.forget(running)
         if failed is not None:
             raise failed

@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -19,16 +20,23 @@ from collectors.daemon.endpoint import Note, listen, socket_path
 from collectors.daemon.heartbeat import LOOK_S, Heartbeats
 from collectors.daemon.journal import Journal
 from collectors.daemon.lifecycle import LOCK
+from collectors.daemon.log_watch import LOOK_S as LOGS_S
+from collectors.daemon.log_watch import LogWatch
+from collectors.daemon.sampling import Sampling, host_samplers, pids_of
 from collectors.daemon.server import Server
 from collectors.daemon.verbs import Verbs
 from collectors.errors import OpsuiteError
 from collectors.query.protocol import PROTOCOL
 from collectors.query.readers import ReaderPool
 from collectors.retention.keeper import FILE, RetentionKeeper, load_retention
+from collectors.settings import Settings
 from collectors.version import own_version
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from collectors.daemon.heartbeat import LocalRun
 
 _LOOK_S = 1.0
 _HANG_UP_S = 3.0
@@ -65,7 +73,7 @@ class Daemon:
         self._lock_place = (home / LOCK).stat()
         self._stopped = threading.Event()
         self._warnings = Warnings()
-        self._journal = Journal()
+        self._journal = Journal(Settings.from_environment().level)
         self._collection = Collection(home, self._warnings)
         self._readers = ReaderPool()
         verbs = Verbs(
@@ -78,23 +86,38 @@ class Daemon:
         )
         self._server = Server(verbs.answer, version=own_version(), group=options.group)
         self._alerting = Alerting(home, self._collection, self._readers, self._journal)
+        self._logs = LogWatch(self._journal)
+        self._heartbeats = Heartbeats(self._journal)
+        self._sampling = self._make_sampling()
         self._chores = self._make_chores()
 
+    def _make_sampling(self) -> Sampling:
+        def running() -> Mapping[str, LocalRun]:
+            return self._heartbeats.running
+
+        samplers = host_samplers(self._home, partial(pids_of, running))
+        return Sampling(samplers, running, self._journal, self._warnings)
+
     def _make_chores(self) -> list[Chore]:
-        heartbeats = Heartbeats(self._journal)
         keeper = RetentionKeeper(self._home, self._collection.thin)
 
         def beat() -> float:
-            heartbeats.beat(self._collection.live, time.monotonic())
+            self._heartbeats.beat(self._collection.live, time.monotonic())
             return LOOK_S
 
         def retain() -> float:
             keeper.tick(time.time_ns())
             return _RETENTION_S
 
+        def read_logs() -> float:
+            self._logs.look(self._collection.live)
+            return LOGS_S
+
         return [
             Chore("heartbeats", beat, self._warnings),
             Chore("retention", retain, self._warnings),
+            Chore("sampling", self._sampling.look, self._warnings),
+            Chore("logs", read_logs, self._warnings),
             Chore("alerts", self._alerting.look, self._warnings),
         ]
 
@@ -174,6 +197,8 @@ class Daemon:
             time.sleep(0.02)
         for chore in self._chores:
             chore.stop()
+        self._sampling.close()
+        self._logs.close()
         self._alerting.close()
         self._journal.keep(())
         self._socket.unlink(missing_ok=True)
@@ -199,6 +224,7 @@ class Daemon:
             "failed_requests": self._server.failures,
             "readers": self._readers.status(),
             "alerts": self._alerting.status(),
+            "samplers": self._sampling.status(),
             "warnings": self._troubles(),
             "options": {"idle_s": self._options.idle_s, "group": self._options.group},
         }

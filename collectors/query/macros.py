@@ -8,27 +8,8 @@ over ten million spans.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, kw_only=True)
-class Macro:
-    """A table macro: its name and parameters, one line about it, and the SELECT behind it.
-
-    ``example`` are arguments that it can be called with.
-    """
-
-    name: str
-    parameters: str
-    about: str
-    example: str = "'last'"
-    select: str
-
-    @property
-    def call(self) -> str:
-        """How it is written."""
-        return f"{self.name}({self.parameters})"
-
+from collectors.query.macro import Macro
+from collectors.query.serving_macros import SLO, TTFT
 
 # A lambda keeps the ids constant for the planner, which then opens the files of that run only.
 _BEGIN_SO = "list_filter(getvariable('run_ids'), lambda id: starts_with(id, begins))"
@@ -226,45 +207,6 @@ GOODPUT = Macro(
            productive_s / wall_s AS goodput, own_share, blocked_share, transfer_share, steps,
            tokens, tokens / wall_s AS tokens_per_s
     FROM wall, done, spent, learned, saved
-    """,
-)
-
-TTFT = Macro(
-    name="ttft",
-    parameters="run",
-    about="of a server's requests: time to the first token, per further token, and of the whole "
-    "answer, at the 50th, 90th and 99th percentile; requests: how many have it",
-    select="""
-    WITH measured AS (
-        UNPIVOT (SELECT q.ttft_s, q.tpot_s, q.latency_s FROM requests AS q
-                 WHERE q.run_id = serving_named(run))
-        ON ttft_s, tpot_s, latency_s INTO NAME measure VALUE seconds
-    )
-    SELECT measure, count(*) AS requests, quantile_cont(seconds, 0.5) AS p50,
-           quantile_cont(seconds, 0.9) AS p90, quantile_cont(seconds, 0.99) AS p99
-    FROM measured GROUP BY measure
-    ORDER BY array_position(['ttft_s', 'tpot_s', 'latency_s'], measure)
-    """,
-)
-
-SLO = Macro(
-    name="slo",
-    parameters="run, ttft_s := 1.0, tpot_s := 0.1",
-    example="'last', ttft_s := 0.5",
-    about="share of the requests that ended (cancelled ones apart) whose first token and whose "
-    "further tokens came in time; an error is a miss",
-    select="""
-    WITH bound AS (SELECT ttft_s AS first_s, tpot_s AS rest_s), ended AS (
-        SELECT q.reason <> 'error' AND coalesce(q.first_s <= b.first_s, false) AS first_in_time,
-               q.reason <> 'error' AND coalesce(q.rest_s <= b.rest_s, true) AS rest_in_time
-        FROM (SELECT run_id, reason, COLUMNS('ttft_s') AS first_s, COLUMNS('tpot_s') AS rest_s
-              FROM requests) AS q, bound AS b
-        WHERE q.run_id = serving_named(run) AND q.reason IS NOT NULL AND q.reason <> 'cancelled'
-    )
-    SELECT count(*) AS requests, avg(first_in_time::INTEGER) AS ttft_attainment,
-           avg(rest_in_time::INTEGER) AS tpot_attainment,
-           avg((first_in_time AND rest_in_time)::INTEGER) AS attainment
-    FROM ended
     """,
 )
 

@@ -17,6 +17,10 @@ from collectors.query.event_views import (
     REQUESTS,
     STACKS,
 )
+from collectors.query.gpu_views import GPU_EVENTS, GPU_PROCESSES, GPU_SAMPLES, GPUS
+from collectors.query.log_view import LOG_EVENTS
+from collectors.query.sample_views import HOST_SAMPLES, SAMPLERS
+from collectors.query.serving_views import LATENCY_BUCKETS, SERVING
 from collectors.query.view import View
 
 RUNS = View(
@@ -124,7 +128,7 @@ PHASES = View(
            (duration_ns - collective_ns) / 1e9 AS own_s, blocked_ns / 1e9 AS blocked_s,
            (collective_ns - blocked_ns) / 1e9 AS transfer_s
     FROM raw.split_span AS s JOIN raw.process USING (process)
-    WHERE name <> 'step'
+    WHERE name <> 'step' AND NOT starts_with(name, 'device.')
     """,
 )
 
@@ -194,9 +198,18 @@ VIEWS = (
     FAULTS,
     REQUESTS,
     ITERATIONS,
+    SERVING,
+    LATENCY_BUCKETS,
+    HOST_SAMPLES,
+    SAMPLERS,
+    GPUS,
+    GPU_SAMPLES,
+    GPU_EVENTS,
+    GPU_PROCESSES,
     HEARTBEATS,
     FINDINGS,
     STACKS,
+    LOG_EVENTS,
     ALERTS,
     ROLLUPS,
     DAMAGE,

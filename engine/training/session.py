@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from engine.faults.registry import FAULTS
 from engine.groups import CurrentStep
 from engine.models.initialization import initialize
 from engine.models.transformer import Transformer
+from engine.presence.presence import Presence
 from engine.training.checkpoint import CheckpointStore, check, load_state
 from engine.training.corpus import open_corpus
 from engine.training.job import Job, JobResult
@@ -27,8 +28,9 @@ from engine.training.state import restore_state
 from engine.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from collectors.board import Board
     from collectors.recorder import Recorder
     from engine.step_hook import StepHook
     from engine.training.config import RunConfig
@@ -39,16 +41,38 @@ if TYPE_CHECKING:
 
 def train_rank(run: Path, job: Job, config: RunConfig) -> None:
     """Do this rank's part of ``job``, recorded (its place comes from torchrun's environment)."""
-    with closing(open_rank_recorder(run, job, config)) as recorder:
-        train_recorded(run, job, config, recorder)
+    with closing(open_rank_recorder(run, job, config)) as recorder, _present(run, config) as board:
+        train_recorded(run, job, config, recorder, board=board)
+
+
+@contextmanager
+def _present(run: Path, config: RunConfig) -> Iterator[Board | None]:
+    """Let others see what this rank does, and at last how it ended."""
+    if not Settings.from_environment().record:
+        yield None
+        return
+    rank, world_size = int(os.environ["RANK"]), config.parallel.world_size
+    presence = Presence(run, rank=rank, world_size=world_size)
+    well = False
+    try:
+        yield presence.board
+        well = True
+    finally:
+        presence.leave(well=well)
 
 
 def train_recorded(
-    run: Path, job: Job, config: RunConfig, recorder: Recorder, hooks: Sequence[StepHook] = ()
+    run: Path,
+    job: Job,
+    config: RunConfig,
+    recorder: Recorder,
+    *,
+    hooks: Sequence[StepHook] = (),
+    board: Board | None = None,
 ) -> None:
     """The same with a recorder that the caller opened, and with ``hooks`` around every step."""
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    current_step = CurrentStep()
+    current_step = CurrentStep(board=board)
     with open_mesh(
         config.parallel,
         rank=rank,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from collectors.board import Activity
 from engine.models.loss import next_token_loss
-from engine.training.accounting import ProcessMeter
+from engine.process_meter import ProcessMeter
 from engine.training.optimizer import GradientBuckets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -73,11 +75,13 @@ class Trainer:
         self._save = save
         self._hooks = hooks
         self._meter = ProcessMeter()
+        self._first_step = 1
         parameters = list(model.parameters())
         self._buckets = GradientBuckets(parameters, mesh.dp) if mesh.dp.size > 1 else None
 
     def train(self, first_step: int = 1) -> TrainingResult:
         """Do steps ``first_step`` to ``train.steps``, saving as the configuration says."""
+        self._first_step = first_step
         last_step, every = self._config.train.steps, self._config.checkpoint.every
         loss, seconds = float("nan"), 0.0
         try:
@@ -86,7 +90,7 @@ class Trainer:
                 loss = self._step(step)
                 seconds += time.perf_counter() - start
                 if step == last_step or (every and step % every == 0):
-                    with self._recorder.span("checkpoint", step):
+                    with self._phase(Activity.CHECKPOINT, step):
                         self._save(step)
                         self._mesh.world.barrier()
         finally:
@@ -100,23 +104,35 @@ class Trainer:
         self._current_step.number = step
         for hook in self._hooks:
             hook.on_step_begin(step)
-        span = self._recorder.span
-        with span("step", step):
-            with span("data", step):
+        if self._current_step.board is not None:
+            self._current_step.board.step(step, step - self._first_step)
+        with self._recorder.span("step", step):
+            with self._phase(Activity.DATA, step):
                 tokens, targets = self._batch(step)
-            with span("forward", step):
+            with self._phase(Activity.FORWARD, step):
                 loss = next_token_loss(self._model(tokens), targets, self._mesh.tp)
-            with span("backward", step):
+            with self._phase(Activity.BACKWARD, step):
                 self._zero_gradients()
                 loss.backward()  # type: ignore[no-untyped-call]
             mean_loss = self._synchronize(loss, step)
-            with span("optimizer", step):
+            with self._phase(Activity.OPTIMIZER, step):
                 norm, rate = self._optimizer.step(step)
             value = float(mean_loss)
         self._sample(step, loss=value, grad_norm=norm, learning_rate=rate)
         for hook in self._hooks:
             hook.on_step_end(step)
         return value
+
+    @contextmanager
+    def _phase(self, activity: Activity, step: int) -> Iterator[None]:
+        """A phase of the step, recorded and on the board."""
+        board = self._current_step.board
+        if board is not None:
+            board.activity(activity)
+        with self._recorder.span(activity.name.lower(), step):
+            yield
+        if board is not None:
+            board.activity(Activity.NONE)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         tokens, targets = self._loader.batch(step)

@@ -97,7 +97,7 @@ def _train(run: Path, job: Job, config: RunConfig) -> None:
 
     with closing(AlternatingRecorder(open_rank_recorder(run, job, config))) as recorder:
         output = output_path(run, int(os.environ["RANK"]))
-        train_recorded(run, job, config, recorder, [StepStopwatch(recorder, output)])
+        train_recorded(run, job, config, recorder, hooks=[StepStopwatch(recorder, output)])
 
 
 if __name__ == "__main__":

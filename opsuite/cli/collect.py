@@ -163,24 +163,18 @@ def stacks(
     home: _Home = None,
     json: _Json = False,
 ) -> None:
-    """Say what the processes of a run on this host are doing just now; recorded as well."""
+    """Say where the processes of a run on this host are, the odd one first; recorded as well."""
+    from collectors.samplers.stack_groups import from_entries, group_stacks, render_groups
+
     with _client(_home(home or context.obj), None) as client:
         entries = client.stacks(run)
     if json:
         print_json(entries)
     else:
-        print_data("\n\n".join(map(_render_stack, entries)))
-
-
-def _render_stack(entry: dict[str, Any]) -> str:
-    rank = "" if entry["rank"] is None else f" {entry['rank']}"
-    head = f"{entry['role']}{rank}, process {entry['pid']}"
-    if "error" in entry:
-        return f"{head}: {entry['error']}"
-    state = "active" if entry["active"] else "idle"
-    lines = [f"{head}, thread {entry['thread'] or entry['thread_id']} ({state})"]
-    lines += [f"  {one['function']} ({one['file']}:{one['line']})" for one in entry["frames"]]
-    return "\n".join(lines)
+        read, unread = from_entries(entries)
+        print_data(render_groups(group_stacks(read), unread))
+        for note in dict.fromkeys(entry["note"] for entry in entries if "note" in entry):
+            narrate(f"note: {note}")
 
 
 @collect.command()

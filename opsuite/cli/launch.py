@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,8 @@ from opsuite.extras import require_engine
 from opsuite.output import narrate, print_data, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from collectors.configuration import Layer, Resolved
     from collectors.run import RunDirectory
     from engine.training.config import RunConfig
@@ -147,16 +150,30 @@ def _print_configuration(resolved: Resolved[RunConfig], *, as_json: bool) -> Non
 
 def _launch(config: RunConfig, home: Path, resume: RunDirectory | None) -> LaunchResult:
     from engine.training.launcher import launch as launch_run
-    from tui.progress import show_progress
 
     return launch_run(
         config,
         home=home,
         command=sys.argv,
         narrate=narrate,
-        watch=lambda run: show_progress(run, total_steps=config.train.steps),
+        watch=lambda run: _watched(run, config),
         resume=resume,
     )
+
+
+@contextmanager
+def _watched(run: RunDirectory, config: RunConfig) -> Iterator[None]:
+    """Around the ranks: their progress, and who looks for hangs."""
+    from collectors.settings import Settings
+    from opsuite.running.guard import Guard
+    from tui.progress import show_progress
+
+    settings = Settings.from_environment()
+    with (
+        Guard(run, wanted=settings.watchdog and settings.record),
+        show_progress(run, total_steps=config.train.steps),
+    ):
+        yield
 
 
 def _tell(result: LaunchResult) -> None:

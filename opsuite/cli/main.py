@@ -12,7 +12,22 @@ from typer.core import TyperGroup
 from collectors.errors import OpsuiteError
 from collectors.settings import Settings
 from opsuite import __version__
-from opsuite.cli import alerts, bench, collect, demo, diagnose, doctor, launch, query, runs, serve
+from opsuite.cli import (
+    alerts,
+    attach,
+    bench,
+    collect,
+    demo,
+    diagnose,
+    doctor,
+    export,
+    launch,
+    query,
+    run,
+    runs,
+    serve,
+    watch,
+)
 from opsuite.cli.exit_codes import ExitCode
 from opsuite.output import narrate, print_data
 
@@ -86,6 +101,9 @@ def root(
 for _command in (
     demo.demo,
     launch.launch,
+    run.run,
+    attach.attach,
+    watch.watch,
     diagnose.diagnose,
     serve.serve,
     query.query,
@@ -96,6 +114,7 @@ for _command in (
 app.add_typer(runs.runs, name="runs")
 app.add_typer(alerts.alerts, name="alerts")
 app.add_typer(collect.collect, name="collect")
+app.add_typer(export.export, name="export")
 
 
 def main() -> None:

@@ -138,6 +138,17 @@ def test_slow_from_the_first_step_to_the_last() -> None:
     assert (finding.ranks, finding.cause) == ((1,), "cpu_contention")
 
 
+@pytest.mark.parametrize("first", [12, 23, 38, 60])
+def test_slow_in_most_of_the_run_but_not_in_all(first: int) -> None:
+    """The quiet beginning is too short to tell what is usual, and too long to be left out."""
+    for seed in range(10):
+        run = slowed(healthy_run(seed, ranks=2 + seed % 3), 1, first, STEPS, 2.5)
+        (finding,) = find_stragglers(run)
+        assert finding.ranks == (1,)
+        assert abs(finding.first_step - first) <= 3
+        assert finding.last_step >= STEPS - 3
+
+
 def test_one_phase_alone_is_named() -> None:
     run = slowed(healthy_run(7), 0, 50, 100, 4.0, phases=("optimizer",))
     (finding,) = find_stragglers(run)

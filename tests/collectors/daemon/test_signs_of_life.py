@@ -10,9 +10,10 @@ import pytest
 
 from collectors.daemon.heartbeat import Heartbeats, LocalProcesses
 from collectors.daemon.journal import Journal
-from collectors.daemon.stacks import dump, fitted, take_stacks
+from collectors.daemon.stacks import fitted, take_stacks
 from collectors.errors import Unreachable
 from collectors.query.direct import Store
+from collectors.samplers.stacks import dump
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,7 +105,9 @@ def test_stacks_name_where_it_waits_and_are_recorded(
     [entry] = take_stacks(run, journal)
     journal.keep(())
     assert (entry["rank"], entry["pid"], entry["role"]) == (1, rank.pid, "trainer")
-    assert "wait_for_the_others" in [frame["function"] for frame in entry["frames"]]
+    [waiting] = [one for one in entry["frames"] if one["function"] == "wait_for_the_others"]
+    assert (waiting["file"], waiting["path"]) == ("<string>", "<string>")
+    assert entry["main"]
     with Store.open(home) as store:
         [(text,)] = store.rows("SELECT attributes FROM raw.event WHERE name = 'stack'")
     assert "wait_for_the_others" in text
@@ -113,20 +116,6 @@ def test_stacks_name_where_it_waits_and_are_recorded(
 def test_a_run_without_processes_has_no_stacks(run: RunDirectory) -> None:
     with pytest.raises(Unreachable, match="no process"):
         take_stacks(run, Journal())
-
-
-def test_where_ptrace_is_not_allowed_it_is_said(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    fake = tmp_path / "py-spy"
-    fake.write_text(
-        "#!/bin/sh\necho 'Permission Denied: Try running again with sudo' >&2\nexit 1\n"
-    )
-    fake.chmod(0o700)
-    monkeypatch.setattr("collectors.daemon.stacks._py_spy", lambda: str(fake))
-    with pytest.raises(Unreachable, match="ptrace is not allowed") as error:
-        dump(1)
-    assert "SYS_PTRACE" in error.value.remedy
 
 
 def test_a_deep_stack_is_cut_at_its_outer_end() -> None:

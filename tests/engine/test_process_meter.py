@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.training.accounting import ProcessMeter
+from engine.process_meter import ProcessMeter
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/schedstat").exists() or sys.platform != "linux",

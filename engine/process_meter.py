@@ -1,0 +1,89 @@
+"""What a process costs its machine: CPU time, and time spent waiting for a core."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TASKS = Path("/proc/self/task")
+_NS = 1e-9
+_LOOK_S = 1.0  # how often to look for new threads: listing them costs more than reading them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Over an interval of one process, all threads together.
+
+    Attributes:
+        cpu_time_s: time on a core.
+        run_queue_wait_s: time ready to run and waiting for a core; None where the kernel does not
+            tell.
+    """
+
+    cpu_time_s: float
+    run_queue_wait_s: float | None
+
+
+class ProcessMeter:
+    """Usage between successive readings of this process.
+
+    What a thread waited in its first second, until it is found, counts when it is found.
+    """
+
+    def __init__(self, tasks: Path = _TASKS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tasks = tasks
+        self._clock = clock
+        self._files: dict[str, int] = {}
+        self._looked_s = -_LOOK_S
+        self._cpu_s = time.process_time()
+        self._waits = self._read_waits()
+
+    def read(self) -> Usage:
+        """The usage since the last reading."""
+        cpu_s, waits = time.process_time(), self._read_waits()
+        used = cpu_s - self._cpu_s
+        waited = None
+        if waits is not None and self._waits is not None:
+            before = self._waits
+            waited = _NS * sum(max(0, ns - before.get(t, 0)) for t, ns in waits.items())
+        self._cpu_s, self._waits = cpu_s, waits
+        return Usage(cpu_time_s=used, run_queue_wait_s=waited)
+
+    def close(self) -> None:
+        """Close the kernel's files."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def _read_waits(self) -> dict[str, int] | None:
+        """Nanoseconds waited, by thread (Linux: Documentation/scheduler/sched-stats.rst)."""
+        try:
+            if self._clock() - self._looked_s >= _LOOK_S:
+                self._look()
+            found = {}
+            for name, descriptor in list(self._files.items()):
+                with suppress(ProcessLookupError):  # the thread has ended
+                    found[name] = int(os.pread(descriptor, 64, 0).split()[1])
+            return found
+        except (OSError, IndexError, ValueError):
+            return None  # no such file
+
+    def _look(self) -> None:
+        """Open the files of new threads, and close those of ended ones."""
+        self._looked_s = self._clock()
+        names = set(os.listdir(self._tasks))  # noqa: PTH208 - names are all that is wanted
+        for gone in self._files.keys() - names:
+            os.close(self._files.pop(gone))
+        for name in names - self._files.keys():
+            with suppress(FileNotFoundError):  # it ended just now
+                path = self._tasks / name / "schedstat"
+                self._files[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        self.close()

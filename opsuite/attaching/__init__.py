@@ -1,0 +1,1 @@
+"""A look at a job that runs already and knows nothing of opsuite."""

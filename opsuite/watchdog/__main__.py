@@ -1,0 +1,73 @@
+"""``python -P -m opsuite.watchdog RUN_DIR [--own]``: see :mod:`opsuite.watchdog.process`."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collectors.clock import host_name
+from collectors.errors import OpsuiteError, StorageError
+from collectors.run import RunDirectory
+from collectors.settings import Settings
+from opsuite.watchdog.process import Watchdog
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+def main() -> int:
+    """Watch until the end; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="opsuite.watchdog")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--own", action="store_true")
+    arguments = parser.parse_args()
+    try:
+        return _watch(RunDirectory.load(arguments.run.absolute()), own=arguments.own)
+    except OpsuiteError as error:
+        sys.stderr.write(f"opsuite: nobody watches for hangs: {error}\n")
+        return error.exit_code
+
+
+def _watch(run: RunDirectory, *, own: bool) -> int:
+    stopped = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    lock = _lock(run)
+    if lock is None:
+        return 0  # somebody watches already
+    if own and run.manifest.host == host_name():
+        run.adopt()
+    else:
+        own = False
+    Watchdog(run, Settings.from_environment(), own=own, stopped=stopped).run()
+    return 0
+
+
+def _lock(run: RunDirectory) -> int | None:
+    """Held until this process ends; None: another one has it."""
+    path = run.path / f"watchdog-{host_name()}.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError.from_os_error(error, f"making {path}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+if __name__ == "__main__":
+    sys.exit(main())

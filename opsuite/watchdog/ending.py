@@ -1,0 +1,58 @@
+"""How a run that the watchdog owns has ended: by what its ranks said last."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from collectors.errors import OpsuiteError
+from collectors.run import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from opsuite.watchdog.voice import Voice
+    from playbooks.hang.observation import Observation
+
+_MOST_LINES = 12
+
+
+def conclude(home: Path, run: RunDirectory, ranks: Sequence[Observation], voice: Voice) -> None:
+    """Write into the manifest how the run ended, and tell what there is to know of it.
+
+    Nothing is done where somebody else owns the run by now.
+    """
+    try:
+        current = RunDirectory.load(run.path)
+        if not current.owned:
+            return
+        failed = first_failed(ranks)
+        current.finish("failed" if failed else "finished", 1 if failed else 0)
+    except OpsuiteError as error:
+        voice.say([f"the end of run {run.run_id} is not written down: {error.what}"])
+        return
+    _tell(home, current, failed, voice)
+
+
+def first_failed(ranks: Sequence[Observation]) -> Observation | None:
+    """The rank that did not end well and was the first to fall silent."""
+    failed = [each for each in ranks if each.left is not True]
+    return min(failed, key=_order, default=None)
+
+
+def _order(each: Observation) -> tuple[bool, int]:
+    """One that fell without a word has killed the others, which complain of it."""
+    return each.left is not None, 0 if each.board is None else each.board.ticked_ns
+
+
+def _tell(home: Path, run: RunDirectory, failed: Observation | None, voice: Voice) -> None:
+    from opsuite.diagnosing import diagnose_and_tell
+
+    if failed is None:
+        voice.say([f"run {run.run_id} has finished"])
+        diagnose_and_tell(home, run)
+        return
+    words = "" if failed.board is None else failed.board.last_words
+    lines = words.strip().splitlines()[-_MOST_LINES:]
+    how = "failed" if failed.left is False else "was killed, or ended without a word"
+    voice.say([f"run {run.run_id} has failed: rank {failed.rank} on {failed.host} {how}", *lines])

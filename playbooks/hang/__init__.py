@@ -1,0 +1,1 @@
+"""When a run has stopped stepping, and who never came."""

@@ -1,0 +1,183 @@
+"""Who waits for whom: ranks in collectives, for the members that have not come to them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from collectors.membership import members_of
+from playbooks.hang.place import Doing
+from playbooks.hang.verdict import Meeting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from collectors.samplers.last_collectives import FlightEntry
+    from playbooks.hang.observation import Observation
+    from playbooks.hang.place import Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """A rank in a collective.
+
+    Attributes:
+        members: of its group; None: not known.
+        unusual: whether it did something else at this place of its steps before.
+        told: who says so: "board", "flight" or "stack".
+        stuck: its device does not complete it, while that of another member has.
+        shape: sizes and type of what is communicated, as text; "" not known.
+    """
+
+    rank: int
+    meeting: Meeting
+    members: frozenset[int] | None
+    told: str
+    unusual: bool = False
+    stuck: bool = False
+    shape: str = ""
+
+
+Waits = dict[int, list[Wait]]
+
+
+def waits_of(
+    observations: Iterable[Observation],
+    places: Mapping[int, Place],
+    flights: Sequence[FlightEntry] = (),
+) -> Waits:
+    """What each rank waits in; no entry: in nothing. Ranks that cannot go on wait for nobody.
+
+    Where boards show collectives they are asked before flight recorders (which see what C++ code
+    issues too), and these before stacks.
+    """
+    able = [each for each in observations if each.here and not each.stopped]
+    waits: Waits = {}
+    for each in able:
+        if wait := _of_board(each):
+            waits[each.rank] = [wait]
+    if not waits:
+        ranks = {each.rank for each in able}
+        waits = {rank: found for rank, found in _of_flights(flights).items() if rank in ranks}
+    for each in able:
+        place = places.get(each.rank)
+        if each.rank not in waits and place is not None and place.doing is Doing.COLLECTIVE:
+            waits[each.rank] = [_of_stack(each.rank, place)]
+    return waits
+
+
+def _of_board(each: Observation) -> Wait | None:
+    entered = None if each.board is None else each.board.collective
+    if entered is None:
+        return None
+    members = members_of(entered.group)
+    return Wait(
+        rank=each.rank,
+        meeting=Meeting(
+            name=entered.name,
+            group=entered.group,
+            sequence=entered.sequence,
+            size_bytes=entered.size_bytes or None,
+            where=entered.where,
+        ),
+        members=None if members is None else frozenset(members),
+        told="board",
+        unusual=entered.unusual,
+        shape=str(entered.size_bytes),
+    )
+
+
+def _of_stack(rank: int, place: Place) -> Wait:
+    called = place.user.text if place.user else ""
+    return Wait(
+        rank=rank,
+        meeting=Meeting(name=_named(called), where=place.line),
+        members=None,
+        told="stack",
+    )
+
+
+def _named(text: str) -> str:
+    """The collective in a source line, as far as it is named there."""
+    if ".backward(" in text:
+        return "backward"
+    call = text.partition("(")[0].rpartition(".")[2].strip()
+    return call if call.isidentifier() else "a collective"
+
+
+def _of_flights(flights: Sequence[FlightEntry]) -> Waits:
+    """What each rank has enqueued and its device not completed."""
+    by_group: dict[str, list[FlightEntry]] = defaultdict(list)
+    for entry in flights:
+        by_group[entry.group].append(entry)
+    waits: Waits = defaultdict(list)
+    for entries in by_group.values():
+        ahead = max(entry.completed for entry in entries)
+        for entry in entries:
+            if entry.sequence > entry.completed:
+                waits[entry.rank].append(_of_flight(entry, stuck=ahead > entry.completed))
+    return dict(waits)
+
+
+def _of_flight(entry: FlightEntry, *, stuck: bool) -> Wait:
+    first = entry.completed + 1
+    return Wait(
+        rank=entry.rank,
+        meeting=Meeting(
+            name=entry.operation or "a collective",
+            group=entry.group,
+            sequence=first,
+            where=entry.where if entry.sequence == first else "",
+        ),
+        members=frozenset(entry.ranks) or None,
+        told="flight",
+        stuck=stuck,
+        shape=f"{entry.sizes} {entry.dtype}" if entry.sequence == first else "",
+    )
+
+
+class WaitGraph:
+    """Edges from each rank that waits to those that have not come.
+
+    Args:
+        ranks: all that are seen; ``here``: those of them that are alive and have not left.
+        enqueued: by rank and group, the last collective its flight recorder saw enqueued.
+    """
+
+    def __init__(
+        self,
+        waits: Waits,
+        ranks: Iterable[int],
+        enqueued: Mapping[tuple[int, str], int] | None = None,
+    ) -> None:
+        self._waits = waits
+        self._ranks = set(ranks)
+        self._enqueued = enqueued or {}
+        self.blockers = {rank: self._blockers_of(rank) for rank in waits}
+
+    def roots(self) -> set[int]:
+        """The ranks that others wait for, directly or not, and that wait for nobody themselves."""
+        awaited = set().union(*self.blockers.values()) if self.blockers else set()
+        return {rank for rank in awaited if not self.blockers.get(rank)}
+
+    def _blockers_of(self, rank: int) -> set[int]:
+        found: set[int] = set()
+        for wait in self._waits[rank]:
+            if wait.stuck:
+                continue  # all have come, or somebody could not have completed it
+            members = wait.members
+            if members is None:  # whoever is in nothing may be the one
+                found |= {other for other in self._ranks if other not in self._waits}
+            else:
+                found |= {other for other in members if not self._has_come(other, wait)}
+        return found - {rank}
+
+    def _has_come(self, rank: int, wait: Wait) -> bool:
+        key = wait.meeting.group, wait.meeting.sequence
+        if any(
+            other.meeting.group == key[0] and other.meeting.sequence >= key[1]
+            for other in self._waits.get(rank, ())
+        ):
+            return True
+        return self._enqueued.get((rank, key[0]), -1) >= key[1]
