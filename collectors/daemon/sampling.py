@@ -73,13 +73,13 @@ class Sampling:
     """Reads samplers, each in a thread of its own, while there is a run to record them into.
 
     Args:
-        samplers: what makes each of them.
+        samplers: gives what makes each of them; asked when the first run lives.
         running: the runs that live on this host just now.
     """
 
     def __init__(
         self,
-        samplers: Sequence[MakeSampler],
+        samplers: Callable[[], Sequence[MakeSampler]],
         running: Running,
         journal: Journal,
         warnings: Warnings,
@@ -87,11 +87,10 @@ class Sampling:
         self._running = running
         self._journal = journal
         self._warnings = warnings
+        self._samplers = samplers
         self._lock = threading.Lock()
-        self._readers = {
-            reader.name: reader for reader in (Reader(make, self._answered) for make in samplers)
-        }
-        self._schedule = Schedule({name: one.period_s for name, one in self._readers.items()})
+        self._readers: dict[str, Reader] = {}
+        self._schedule = Schedule({})
         self._known: set[str] = set()  # runs that were told how the samplers stand
 
     def look(self) -> float:
@@ -100,6 +99,8 @@ class Sampling:
         if not running:
             self._rest()
             return _LOOK_S
+        if not self._readers:
+            self._make_readers()
         now_s = time.monotonic()
         with self._lock:
             if not self._known:
@@ -110,12 +111,19 @@ class Sampling:
             due = self._schedule.due(now_s)
             late = self._schedule.overdue(now_s)
             wait_s = min(self._schedule.wait_s(now_s), _LOOK_S)
-            self._warn()
+            for name, standing in self._schedule.standings().items():
+                self._warn(name, standing)
         for name in due:
             self._readers[name].read()
         self._record(new, standings)
         self._record(running.values(), late)
         return wait_s
+
+    def _make_readers(self) -> None:
+        readers = [Reader(make, self._answered) for make in self._samplers()]
+        with self._lock:
+            self._readers = {reader.name: reader for reader in readers}
+            self._schedule = Schedule({reader.name: reader.period_s for reader in readers})
 
     def _rest(self) -> None:
         with self._lock:
@@ -135,15 +143,14 @@ class Sampling:
             news = self._schedule.answered(name, standing, time.monotonic())
             if not self._known:
                 return  # it ended after the last run
-            self._warn()
+            self._warn(name, standing)
         self._record(self._running().values(), [*found, news] if news else found)
 
-    def _warn(self) -> None:
-        for name, standing in self._schedule.standings().items():
-            if standing.state is State.FAILING:
-                self._warnings.set(_about(name), standing.reason or "")
-            else:
-                self._warnings.clear(_about(name))
+    def _warn(self, name: str, standing: Standing) -> None:
+        if standing.state is State.FAILING:
+            self._warnings.set(_about(name), standing.reason or "")
+        else:
+            self._warnings.clear(_about(name))
 
     def _record(self, runs: Iterable[LocalRun], found: Sequence[Reading | Happening]) -> None:
         readings = [one for one in found if isinstance(one, Reading)]
@@ -161,7 +168,7 @@ class Sampling:
             self._warnings.clear(_RECORDING)
 
     def status(self) -> list[dict[str, Any]]:
-        """How each sampler stands, as JSON values; all unknown while no run lives here."""
+        """How each sampler stands, or stood when the last run ended, as JSON values."""
         with self._lock:
             return self._schedule.status()
 

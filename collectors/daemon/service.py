@@ -95,7 +95,7 @@ class Daemon:
         def running() -> Mapping[str, LocalRun]:
             return self._heartbeats.running
 
-        samplers = host_samplers(self._home, partial(pids_of, running))
+        samplers = partial(host_samplers, self._home, partial(pids_of, running))
         return Sampling(samplers, running, self._journal, self._warnings)
 
     def _make_chores(self) -> list[Chore]:

@@ -11,8 +11,9 @@ LOG_EVENTS = View(
     "the first and the last was counted; text: the whole traceback; rank NULL: the launcher's log",
     select="""
     SELECT run_id, TRY_CAST(document ->> 'rank' AS INTEGER) AS rank, host,
-           document ->> 'log' AS log, document ->> 'rule' AS rule, any_value(document ->> 'severity') AS severity,
-           document ->> 'line' AS line, max(TRY_CAST(document ->> 'count' AS BIGINT)) AS count,
+           document ->> 'log' AS log, document ->> 'rule' AS rule,
+           any_value(document ->> 'severity') AS severity, document ->> 'line' AS line,
+           max(TRY_CAST(document ->> 'count' AS BIGINT)) AS count,
            min(at_ns) AS first_ns, max(at_ns) AS last_ns, any_value(document ->> 'text') AS text
     FROM raw.aligned_event WHERE starts_with(name, 'log.')
     GROUP BY run_id, document ->> 'rank', host, document ->> 'log', document ->> 'rule',

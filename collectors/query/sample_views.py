@@ -10,8 +10,8 @@ from collectors.query.view import View
 HOST_SAMPLES = View(
     name="host_samples",
     about="what was measured around a run, by its host's collector. Family host: cpu_util_pct, "
-    "cpu_user_pct, cpu_system_pct, cpu_iowait_pct, cpu_steal_pct, busiest_core_pct, cores, load_1m, "
-    "tasks_running, tasks_blocked, run_queue_wait_s_per_s, memory_total_bytes, "
+    "cpu_user_pct, cpu_system_pct, cpu_iowait_pct, cpu_steal_pct, busiest_core_pct, cores, "
+    "load_1m, tasks_running, tasks_blocked, run_queue_wait_s_per_s, memory_total_bytes, "
     "memory_available_bytes, swap_used_bytes, dirty_bytes, page_faults_per_s, major_faults_per_s, "
     "swap_in_bytes_per_s, swap_out_bytes_per_s, home_free_bytes, tcp_retransmits_per_s; psi "
     "(instance: cpu, memory, io, irq): some_pct, full_pct (share of the time in which some task "

@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collectors.level import Level, declare
@@ -33,6 +32,7 @@ from collectors.samplers.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from collectors.samplers.cgroup_places import Place
 

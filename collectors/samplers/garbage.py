@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from typing import TYPE_CHECKING
 
 from collectors.clock import now_ns
@@ -23,13 +24,16 @@ class GarbageWatch:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._pid = os.getpid()
         self._begun_ns = 0
         self._counts = [0, 0, 0]
         self._paused_ns = [0, 0, 0]
 
     def start(self) -> None:
-        """Begin to look."""
-        gc.callbacks.append(self._look)
+        """Begin to look; children that are forked do not go on with it."""
+        if self._look not in gc.callbacks:
+            self._pid = os.getpid()
+            gc.callbacks.append(self._look)
 
     def stop(self) -> None:
         """End; ``gc.callbacks`` are as they were found."""
@@ -47,7 +51,7 @@ class GarbageWatch:
             self._begun_ns = now_ns()
             return
         end_ns = now_ns()
-        if not self._begun_ns:
+        if not self._begun_ns or os.getpid() != self._pid:
             return
         generation = min(info["generation"], 2)
         self._counts[generation] += 1

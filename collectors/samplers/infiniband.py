@@ -1,9 +1,9 @@
 """InfiniBand and RoCE ports, as ``/sys/class/infiniband`` counts them.
 
-Samples, once a second: ``ib.<device>/<port>.rx_bytes_per_s``, ``ib.<device>/<port>.tx_bytes_per_s``,
-``ib.<device>/<port>.rate_gbps``, ``ib.<device>/<port>.active`` (0 or 1), and of congestion, where
-the device counts it: ``xmit_wait_per_s`` (ticks in which data waited for credits),
-``cnp_sent_per_s``, ``cnp_handled_per_s``, ``ecn_marked_per_s``.
+Samples ``ib.<device>/<port>.<metric>``, once a second: ``rx_bytes_per_s``, ``tx_bytes_per_s``,
+``rate_gbps``, ``active`` (0 or 1), and of congestion, where the device counts it:
+``xmit_wait_per_s`` (ticks in which data waited for credits), ``cnp_sent_per_s``,
+``cnp_handled_per_s``, ``ecn_marked_per_s``.
 
 Events, each with ``device`` and ``port``: ``ib.error`` (how often each ``counter`` of errors grew
 since it was told last, and ``count`` of all), ``ib.flap`` (the link went down ``count`` times),

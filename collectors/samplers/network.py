@@ -38,8 +38,10 @@ _COLUMNS = {
     "tx_overruns": 12,
     "tx_carrier_errors": 14,
 }
-_ERRORS = ("rx_errors", "rx_overruns", "rx_frame_errors")
-_ERRORS += ("tx_errors", "tx_overruns", "tx_carrier_errors")
+_ERRORS = [
+    *("rx_errors", "rx_overruns", "rx_frame_errors"),
+    *("tx_errors", "tx_overruns", "tx_carrier_errors"),
+]
 _RATES = {
     "rx_bytes_per_s": ("rx_bytes",),
     "tx_bytes_per_s": ("tx_bytes",),

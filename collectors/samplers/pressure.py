@@ -16,7 +16,7 @@ from collectors.level import Level, declare
 from collectors.samplers.counters import Counters
 from collectors.samplers.parts import Parts
 from collectors.samplers.sampler import Absent, Reading
-from collectors.samplers.source import names_in, parsed
+from collectors.samplers.source import Denied, names_in, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -48,11 +48,16 @@ class PressureSampler:
         """
         now_s = self._clock()
         try:
-            resources = names_in(self._directory)
-            parts = {name: partial(self._pressure, name, now_s) for name in resources}
+            parts = {
+                name: partial(self._pressure, name, now_s) for name in names_in(self._directory)
+            }
+            if not parts:
+                raise Absent(f"there is no resource in {self._directory}")
             return self._parts.read(parts, now_s)
+        except Denied:
+            raise
         except Absent as absent:
-            raise Absent(f"{absent}; where the kernel has PSI, boot it with psi=1") from absent
+            raise Absent(f"{absent}: boot the kernel with psi=1, if it has PSI") from absent
 
     def close(self) -> None:
         """Nothing is held."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from collectors.level import Level, declare
 from collectors.samplers.counters import Counters
 from collectors.samplers.sampler import Absent, Reading
-from collectors.samplers.source import parsed
+from collectors.samplers.source import Denied, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -143,6 +143,8 @@ class RunQueueSampler:
         """
         try:
             waited_ns = parsed(self._path, _read_waited)
+        except Denied:
+            raise
         except Absent as absent:
             why = f"{absent} (a kernel without CONFIG_SCHEDSTATS); PSI tells nearly the same"
             raise Absent(why) from absent

@@ -82,7 +82,7 @@ class Reader:
         try:
             if sampler is not None:
                 sampler.close()
-        except Exception:  # a driver's last words must not end the thread
+        except Exception:  # noqa: BLE001 - a driver's last words must not end the thread
             _log.warning("the sampler %s did not close well", self.name, exc_info=True)
 
 

@@ -17,11 +17,15 @@ _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ESRCH)
 _OFF = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 
+class Denied(Absent):
+    """It is there, and may not be read by this user."""
+
+
 def read_text(path: Path) -> str:
     """What is in a file of the kernel's.
 
     Raises:
-        Absent: it is not there, or may not be read.
+        Absent: it is not there, or (Denied) may not be read.
         OSError: the kernel does not give it just now.
     """
     try:
@@ -62,7 +66,7 @@ def _meaning(error: OSError, path: Path) -> Exception:
     if error.errno in _MISSING:
         return Absent(f"there is no {path}")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return Absent(
+        return Denied(
             f"this user may not read {path}: let the collector's user read it, or, in a container, "
             "do not mask it"
         )

@@ -6,15 +6,18 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from collectors.bundle.writer import SUFFIX
 from collectors.errors import OpsuiteError
 from collectors.samplers.stack_groups import StackGroup, UnreadStack, from_entries, group_stacks
 from collectors.settings import Settings
 from opsuite.attaching.collectives import Collectives, ask_for_collectives
 from opsuite.attaching.conclusion import Conclusion, State, conclude
-from opsuite.attaching.keeping import bundle, publish_finding
-from opsuite.attaching.recording import Recording, entries_of
+from opsuite.attaching.host import HostSamples
+from opsuite.attaching.recording import ROLE, Recording, entries_of
 from opsuite.attaching.session import Gathered, find, gather
+from opsuite.watchdog.records import write_bundle_of
 from playbooks.hang.report import finding_of
+from playbooks.publication import record_finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -124,10 +127,12 @@ def _look(
     narrate: Callable[[str], None],
 ) -> Answer:
     run, began_s = recording.run, time.monotonic()
-    gather(recording, gathered, for_s, tick=lambda: None, narrate=narrate)
+    with HostSamples(home, run, gathered.targets) as host:
+        gather(recording, gathered, for_s, tick=host.tick, narrate=narrate)
+        costs = host.costs()
     collectives = ask_for_collectives(recording, gathered.targets)
-    gathered.costs += collectives.costs
-    for cost in collectives.costs:
+    for cost in [*costs, *collectives.costs]:
+        gathered.costs.append(cost)
         narrate(f"missing: {cost}")
     conclusion = conclude(gathered, collectives.entries)
     findings: tuple[Finding, ...] = ()
@@ -137,10 +142,12 @@ def _look(
     if conclusion.verdict is not None:
         finding = finding_of(conclusion.verdict, run.run_id, elapsed_s=elapsed_s)
         findings = (finding,)
-        _try(lambda: publish_finding(home, run, finding, elapsed_s), "stored", narrate)
+        _try(lambda: record_finding(run, finding, ROLE), "stored", narrate)
     recording.finish("finished", _EXIT_CODES.get(conclusion.state, 0))
     if findings:
-        kept = _try(lambda: bundle(home, run), "bundled", narrate)
+        path = run.path / f"hang-1{SUFFIX}"
+        _try(lambda: write_bundle_of(home, run, path), "bundled", narrate)
+        kept = path if path.exists() else None
     groups, unread = _merged(gathered, {rank for each in findings for rank in each.ranks})
     return Answer(
         run_id=run.run_id,
@@ -154,13 +161,12 @@ def _look(
     )
 
 
-def _try(do: Callable[[], Any], what: str, narrate: Callable[[str], None]) -> Any:  # noqa: ANN401
+def _try(keep: Callable[[], None], what: str, narrate: Callable[[str], None]) -> None:
     """That something is found counts more than that it is kept."""
     try:
-        return do()
+        keep()
     except OpsuiteError as error:
         narrate(f"the findings are not {what}: {error}")
-    return None
 
 
 def _merged(

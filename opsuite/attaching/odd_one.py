@@ -25,8 +25,9 @@ def of_two_who_disagree(verdict: Verdict, stacks: Sequence[RankStack]) -> Verdic
     """The same verdict, with one culprit where it has two of whom neither is known to be wrong."""
     own = {stack.rank: stack.frames for stack in stacks if not stack.child}
     culprits = verdict.culprits
-    two = len(culprits) == 2 and not verdict.waiting and verdict.cause is Cause.MISMATCH
-    if not two or any(culprit.rank not in own for culprit in culprits):
+    ranks = {culprit.rank for culprit in culprits}
+    two = len(culprits) == 2 and verdict.cause is Cause.MISMATCH
+    if not two or not set(verdict.waiting) <= ranks <= own.keys():
         return verdict
     first, second = culprits
     chosen = _suspect(own[first.rank], own[second.rank])

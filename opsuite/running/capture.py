@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from collectors.errors import StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from opsuite.running.screen import Screen
@@ -85,6 +86,16 @@ class Capture:
         os.close(self._log)
 
     def _pump(self, channel: _Channel) -> None:
+        begun = b""
+        for chunk in self._chunks(channel):
+            self._screen.pass_on(chunk, error=channel.error)
+            whole, end, begun = (begun + chunk).rpartition(b"\n")
+            if len(begun) > _CHUNK:
+                whole, end, begun = whole + end, begun, b""
+            self._keep(whole + end)
+        self._keep(begun)
+
+    def _chunks(self, channel: _Channel) -> Iterator[bytes]:
         while True:
             ready, _, _ = select.select([channel.near], [], [], _QUIET_S)
             if not ready:
@@ -97,12 +108,12 @@ class Capture:
                 chunk = b""
             if not chunk:
                 return
-            self._keep(chunk)
-            self._screen.pass_on(chunk, error=channel.error)
+            yield chunk
 
-    def _keep(self, chunk: bytes) -> None:
+    def _keep(self, lines: bytes) -> None:
+        """In the log the lines of both streams stay whole."""
         try:
-            os.write(self._log, chunk)
+            os.write(self._log, lines)
         except OSError:  # a full disk costs the log only: the user still sees it
             return
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import threading
 from dataclasses import dataclass, field
 
@@ -47,8 +48,7 @@ class Screen:
         with self._lock:
             if self._is_open():
                 self._write(self._out, b"\n")
-            for line in shown:
-                self._write(self._out, head + line + b"\n")
+            self._write(self._out, b"".join(head + line + b"\n" for line in shown))
 
     def _is_open(self) -> bool:
         both = self._out.terminal and self._error.terminal
@@ -59,6 +59,8 @@ class Screen:
         while left and not stream.gone:
             try:
                 left = left[os.write(stream.descriptor, left) :]
+            except BlockingIOError:  # somebody shares the terminal, and made it so
+                select.select([], [stream.descriptor], [])
             except OSError:  # its reader has gone away, or its disk is full: the logs have it all
                 stream.gone = True
         stream.open_line = not data.endswith((b"\n", b"\r"))

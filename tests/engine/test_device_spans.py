@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from collectors.recorder import NullRecorder
-from engine.device_spans import EventSpans, HostSpans, open_device_spans
+
+torch = pytest.importorskip("torch", reason="needs the engine extra")
+
+from engine.device_spans import EventSpans, HostSpans, open_device_spans  # noqa: E402
 
 
 class Recorder(NullRecorder):

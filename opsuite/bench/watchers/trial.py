@@ -16,7 +16,7 @@ TRAINERS = {"ddp": "ddp_trainer.py", "hf": "hf_trainer.py"}
 WAYS = ("watch", "run")
 PLAIN = "plain"
 _FOLDER = Path(__file__).resolve().parents[3] / "tests" / "trainers"
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Trial:
     def command(self) -> list[str]:
         """As a user would type it."""
         return [
-            *(OPSUITE + ["run", "--"] if self.way == "run" else []),
+            *([*OPSUITE, "run", "--"] if self.way == "run" else []),
             *torchrun(self.ranks, TRAINERS[self.trainer]),
             *self.arguments,
             *(["--watch"] if self.way == "watch" else []),
@@ -47,7 +47,12 @@ class Trial:
 
     def variables(self, home: Path) -> dict[str, str]:
         """The environment that it needs beside the usual one."""
-        return {"OPSUITE_HOME": str(home), "OPSUITE_COLLECT": "0", **_ONE_THREAD, **self.environment}
+        return {
+            "OPSUITE_HOME": str(home),
+            "OPSUITE_COLLECT": "0",
+            **ONE_THREAD,
+            **self.environment,
+        }
 
     def __str__(self) -> str:
         return f"{self.trainer} by {self.way}, {self.ranks} ranks, {' '.join(self.arguments)}"

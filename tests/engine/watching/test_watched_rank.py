@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import optimizer as torch_optimizer
-from torch.utils.data import DataLoader
-from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 import opsuite
 from collectors.board import Activity
 from collectors.board_reader import open_boards
 from collectors.query.direct import Store
 from collectors.samplers.flight_recorder import read_flight_dump
+
+torch = pytest.importorskip("torch", reason="needs the engine extra")
+
+import torch.distributed as dist  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.nn.parallel import DistributedDataParallel  # noqa: E402
+from torch.optim import optimizer as torch_optimizer  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
+from torch.utils.data.dataloader import _BaseDataLoaderIter  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +58,8 @@ def hooks() -> list[Any]:
     ]
 
 
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
-    for batch in DataLoader(torch.randn(steps, 8, 16), batch_size=None):  # type: ignore[arg-type]
+def train(model: nn.Module, optimizer: torch_optimizer.Optimizer, steps: int) -> None:
+    for batch in DataLoader(torch.randn(steps, 8, 16), batch_size=None):
         optimizer.zero_grad()
         model(batch).square().mean().backward()
         optimizer.step()
@@ -178,7 +180,7 @@ def test_a_compiled_model_keeps_its_graph(home: Path) -> None:
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     optimizer = torch.optim.SGD(model.parameters())
     watch = opsuite.watch(compiled, optimizer)
-    train(compiled, optimizer, 4)  # type: ignore[arg-type]
+    train(compiled, optimizer, 4)
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     watch.stop()
     with Store.open(home) as store:
