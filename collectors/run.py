@@ -115,10 +115,9 @@ class RunDirectory:
         run = cls(home / "runs" / run_id, manifest)
         try:
             run._make()
-        except FileExistsError as error:  # it is somebody else's
-            raise StorageError.from_os_error(error, f"making {run.path}") from error
         except OSError as error:
-            shutil.rmtree(run.path, ignore_errors=True)
+            if error.filename != str(run.path):  # else it is somebody else's
+                shutil.rmtree(run.path, ignore_errors=True)
             raise StorageError.from_os_error(
                 error, f"making the run directory {run.path}"
             ) from error

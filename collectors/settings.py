@@ -30,10 +30,13 @@ class Settings:
         cap_bytes: ``OPSUITE_CAP_BYTES``: what a run's spool may take, all ranks together
             (default 10 GB); a rank has its part of it, and at least 16 MiB.
         debug: ``OPSUITE_DEBUG``: tracebacks with error messages (default off).
-        api_key: ``OPSUITE_API_KEY``: key that ``opsuite serve`` asks of its clients.
+        api_key: ``OPSUITE_API_KEY``: key that ``serve`` and ``export`` ask of their clients,
+            and that ``opsuite watch`` sends.
         collect: ``OPSUITE_COLLECT``: whether launch and serve start the collector (default on).
         collector: ``OPSUITE_COLLECTOR``: socket of another user's collector to read from.
         run: ``OPSUITE_RUN``: id of the run that a watched trainer joins (``opsuite run`` sets it).
+        streams: ``OPSUITE_STREAMS``: which descriptors of its ranks ``opsuite run`` shows, as
+            ``device:inode,...``; it sets this itself.
         watchdog: ``OPSUITE_WATCHDOG``: whether watched runs get a watchdog (default on).
         hang_s: ``OPSUITE_HANG_S``: how long nothing may move before a run is looked at as hung
             (default 15 seconds, and longer where the run has paused for longer before).
@@ -49,6 +52,7 @@ class Settings:
     collect: bool = True
     collector: Path | None = None
     run: str | None = None
+    streams: str = ""
     watchdog: bool = True
     hang_s: float = 15.0
     runtime: Path | None = None
@@ -66,6 +70,7 @@ class Settings:
             collect=_switch(environ, "OPSUITE_COLLECT", default=True),
             collector=_path(environ, "OPSUITE_COLLECTOR"),
             run=environ.get("OPSUITE_RUN") or None,
+            streams=environ.get("OPSUITE_STREAMS", ""),
             watchdog=_switch(environ, "OPSUITE_WATCHDOG", default=True),
             hang_s=_seconds(environ, "OPSUITE_HANG_S", default=cls.hang_s),
             runtime=_path(environ, "XDG_RUNTIME_DIR"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import sys
 import traceback
+from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any
 
 from collectors.redaction import redact_text
@@ -36,8 +38,12 @@ class Farewell:
     def install(self, patches: Patches) -> None:
         """Watch the end of the process."""
         patches.wrap(sys, "excepthook", self._watched)
-        atexit.register(self._end)
-        patches.add(lambda: atexit.unregister(self._end))
+        if multiprocessing.parent_process() is None:
+            atexit.register(self._end)
+            patches.add(lambda: atexit.unregister(self._end))
+        else:  # children of multiprocessing, as of torch's mp.spawn, end without atexit
+            finalizer = Finalize(None, self._end, exitpriority=0)
+            patches.add(finalizer.cancel)
 
     def _watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(

@@ -27,11 +27,24 @@ def conclude(home: Path, run: RunDirectory, ranks: Sequence[Observation], voice:
         if not current.owned:
             return
         failed = first_failed(ranks)
-        current.finish("failed" if failed else "finished", 1 if failed else 0)
+        status, exit_code = _status(failed)
+        current.finish(status, exit_code)
     except OpsuiteError as error:
         voice.say([f"the end of run {run.run_id} is not written down: {error.what}"])
         return
     _tell(home, current, failed, voice)
+
+
+def _status(failed: Observation | None) -> tuple[str, int]:
+    if failed is None:
+        return "finished", 0
+    return ("interrupted", 130) if _was_interrupted(failed) else ("failed", 1)
+
+
+def _was_interrupted(failed: Observation) -> bool:
+    """By its user."""
+    words = "" if failed.board is None else failed.board.last_words
+    return words.strip().splitlines()[-1:] == ["KeyboardInterrupt"]
 
 
 def first_failed(ranks: Sequence[Observation]) -> Observation | None:
@@ -51,6 +64,9 @@ def _tell(home: Path, run: RunDirectory, failed: Observation | None, voice: Voic
     if failed is None:
         voice.say([f"run {run.run_id} has finished"])
         diagnose_and_tell(home, run)
+        return
+    if _was_interrupted(failed):
+        voice.say([f"run {run.run_id} was interrupted"])
         return
     words = "" if failed.board is None else failed.board.last_words
     lines = words.strip().splitlines()[-_MOST_LINES:]

@@ -50,7 +50,6 @@ class Watchdog:
         self._ranks = LocalRanks(run.path / "boards")
         self._watch = HangWatch(Patience.of(settings.hang_s))
         self._bundles: Bundles | None = None
-        self._long = False  # this silence has been excused before
         self._begun_s = time.monotonic()
 
     def run(self) -> None:
@@ -75,7 +74,6 @@ class Watchdog:
         elif isinstance(said, Overdue):
             self._keep_stacks(said, ranks)
         elif isinstance(said, WentOn):
-            self._long = False
             self._voice.say([f"run {self._run.run_id} went on after {said.silence_s:.0f} s"])
 
     def _examine(self, alarm: Alarm, ranks: Sequence[Observation]) -> None:
@@ -92,7 +90,7 @@ class Watchdog:
             evidence.flights,
             silence_s=alarm.silence_s + (time.monotonic() - began_s),
             busy=alarm.busy,
-            patient=not self._long,
+            patient=not alarm.excused,
         )
         if isinstance(judged, Excuse):
             self._excuse(judged, alarm)
@@ -102,7 +100,6 @@ class Watchdog:
     def _excuse(self, excuse: Excuse, alarm: Alarm) -> None:
         from playbooks.hang.report import excuse_line
 
-        self._long = True
         self._watch.excuse()
         line = f"opsuite: still working: {excuse_line(excuse, alarm.silence_s)}"
         self._voice.note([line])

@@ -48,10 +48,12 @@ class Alarm:
 
     Attributes:
         busy: of the ranks of which it is known, whether they use their processors.
+        excused: whether an alarm about this silence was excused before.
     """
 
     silence_s: float
     busy: Mapping[int, bool]
+    excused: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,7 @@ class HangWatch:
         silence_s = self._now_s - self._since_s
         if not self._alarmed and silence_s >= self._allowed(here):
             self._alarmed, self._alarmed_s = True, self._now_s
-            return Alarm(silence_s=silence_s, busy=self._busy())
+            return Alarm(silence_s=silence_s, busy=self._busy(), excused=self._excused_s > 0)
         return overdue
 
     def excuse(self) -> None:

