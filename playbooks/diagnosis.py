@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from playbooks.finding import Confidence
 from playbooks.host_contention import find_host_contention
+from playbooks.recorded import recorded_hangs
 from playbooks.step_times import Source, StepTimes, load_step_times
 from playbooks.straggler import find_stragglers
 
@@ -42,9 +43,10 @@ class Diagnosis:
 
 
 def diagnose(source: Source, run_id: str) -> Diagnosis:
-    """Ask every playbook about one run."""
+    """Ask every playbook about one run; what was said of it while it lived counts as well."""
     times = load_step_times(source, run_id)
     findings = [finding for playbook in PLAYBOOKS for finding in playbook(times)]
+    findings += recorded_hangs(source, run_id)
     return Diagnosis(
         run_id=run_id,
         findings=tuple(sorted(findings, key=_importance)),

@@ -37,13 +37,13 @@ class Finding:
     """One culprit.
 
     Attributes:
-        kind: what happened: ``straggler``, ``host_contention``.
+        kind: what happened: ``straggler``, ``host_contention``, ``hang``.
         ranks: the guilty ranks; empty where a whole host or nobody in particular is to blame.
         hosts: the hosts concerned.
         phase: the phase of the step that lost most of the time.
         cause: ``cpu_contention`` (it waited for its core), ``slow_core`` (the same work took more
-            time on the core) or ``unknown``.
-        first_step, last_step: the steps concerned, both inclusive.
+            time on the core) or ``unknown``; of a hang see :class:`playbooks.hang.verdict.Cause`.
+        first_step, last_step: the steps concerned, both inclusive; -1 where they have no number.
         slowdown: own time in those steps over the expected own time; 2.0 is twice as slow. None
             where nothing shows what to expect.
         share_lost: part of the run's wall time that this cost, 0 to 1.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from collectors.clock import host_name
 from collectors.errors import DataError
 from collectors.recorder import Identity, NullRecorder, open_recorder
+from collectors.samplers.garbage import GarbageWatch
 from collectors.settings import Settings
 from engine.faults.grammar import parse_fault
 from engine.faults.registry import FAULTS
@@ -41,23 +42,29 @@ if TYPE_CHECKING:
 
 def train_rank(run: Path, job: Job, config: RunConfig) -> None:
     """Do this rank's part of ``job``, recorded (its place comes from torchrun's environment)."""
-    with closing(open_rank_recorder(run, job, config)) as recorder, _present(run, config) as board:
+    with (
+        closing(open_rank_recorder(run, job, config)) as recorder,
+        _present(run, config, recorder) as board,
+    ):
         train_recorded(run, job, config, recorder, board=board)
 
 
 @contextmanager
-def _present(run: Path, config: RunConfig) -> Iterator[Board | None]:
+def _present(run: Path, config: RunConfig, recorder: Recorder) -> Iterator[Board | None]:
     """Let others see what this rank does, and at last how it ended."""
     if not Settings.from_environment().record:
         yield None
         return
     rank, world_size = int(os.environ["RANK"]), config.parallel.world_size
     presence = Presence(run, rank=rank, world_size=world_size)
+    garbage = GarbageWatch(recorder)
+    garbage.start()
     well = False
     try:
         yield presence.board
         well = True
     finally:
+        garbage.stop()
         presence.leave(well=well)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,12 @@ from opsuite.attaching.evidence import observations_of, places_of, stacks_of
 from opsuite.attaching.motion import Motion, RankMotion
 from opsuite.attaching.odd_one import of_two_who_disagree
 from opsuite.attaching.pace import slowest
+from playbooks.finding import Confidence
 from playbooks.hang.judgement import judge
 from playbooks.hang.place import Doing
 from playbooks.hang.report import culprit_lines, excuse_line
 from playbooks.hang.sources import with_sources
-from playbooks.hang.verdict import Excuse
+from playbooks.hang.verdict import Cause, Excuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from playbooks.hang.place import Place
     from playbooks.hang.verdict import Verdict
 
+_SURE_S = 15.0  # as long as a watched run may stand still
 _WAITS = (Doing.COLLECTIVE, Doing.DEVICE)
 _POLLS = 0.02  # of a core: who uses less and is never seen elsewhere, waits and asks now and then
 
@@ -70,8 +72,7 @@ def conclude(gathered: Gathered, flights: Sequence[FlightEntry] = ()) -> Conclus
     if state not in (State.STUCK, State.BUSY):
         lines = _lines(state, motions, gathered)
         return Conclusion(state=state, lines=lines, motions=motions, places=places)
-    alive = [motion for motion in motions if motion.motion is not Motion.ENDED]
-    silence_s = min(motion.for_s for motion in alive)
+    silence_s = min((motion.for_s for motion in motions if motion.looks > 1), default=0.0)
     judged = judge(
         observations_of(gathered.targets, gathered.whole_look),
         stacks,
@@ -82,15 +83,25 @@ def conclude(gathered: Gathered, flights: Sequence[FlightEntry] = ()) -> Conclus
     if isinstance(judged, Excuse):
         lines = (excuse_line(judged, silence_s), "so this is no verdict: look again later")
         return Conclusion(state=State.LONG_WORK, lines=lines, motions=motions, places=places)
-    verdict = of_two_who_disagree(judged, stacks)
-    lines = _busy_lines(verdict) if state is State.BUSY else _stuck_lines(verdict, gathered)
+    verdict = _as_sure_as_it_can_be(of_two_who_disagree(judged, stacks))
+    busy = [one.rank for one in _others(motions, places) if one.motion is Motion.BUSY]
+    stuck = state is State.STUCK
+    lines = _stuck_lines(verdict, gathered) if stuck else _busy_lines(busy, places)
     return Conclusion(
         state=state,
         lines=lines,
         motions=motions,
         places=places,
-        verdict=verdict if state is State.STUCK else None,
+        verdict=verdict if stuck else None,
     )
+
+
+def _as_sure_as_it_can_be(verdict: Verdict) -> Verdict:
+    """A short look may fall into a long step; who is gone or stopped is so in any case."""
+    plain = verdict.cause in (Cause.GONE, Cause.STOPPED)
+    if plain or verdict.silence_s >= _SURE_S or verdict.confidence is not Confidence.CERTAIN:
+        return verdict
+    return replace(verdict, confidence=Confidence.LIKELY)
 
 
 def _state(
@@ -103,15 +114,28 @@ def _state(
         return State.MOVING
     if all(one.motion is Motion.UNREAD for one in alive):
         return State.UNREAD
-    waiting = [one for one in alive if _waits(places.get(one.rank)) and not one.stopped]
-    others = [one for one in alive if one not in waiting]
+    if missing or len(alive) < len(motions) or any(one.stopped for one in alive):
+        return State.STUCK
+    return _state_of_all(alive, _others(motions, places))
+
+
+def _state_of_all(alive: Sequence[RankMotion], others: Sequence[RankMotion]) -> State:
+    """All are there, and none was seen to move; ``others`` do not wait in a collective."""
     if any(_may_move(one) for one in others):
         return State.UNSURE
     if any(one.motion is Motion.BUSY for one in others):
         return State.BUSY
-    absent = others or missing or len(alive) < len(motions)
-    awake = any(one.motion is Motion.BUSY or _may_move(one) for one in waiting)
-    return State.STUCK if absent or not awake else State.UNSURE
+    awake = any(one.motion is Motion.BUSY or _may_move(one) for one in alive)
+    return State.STUCK if others or not awake else State.UNSURE
+
+
+def _others(motions: Sequence[RankMotion], places: Mapping[int, Place]) -> list[RankMotion]:
+    """Those that are alive and do not wait in a collective."""
+    return [
+        one
+        for one in motions
+        if one.motion is not Motion.ENDED and (one.stopped or not _waits(places.get(one.rank)))
+    ]
 
 
 def _waits(place: Place | None) -> bool:
@@ -126,8 +150,10 @@ def _lines(state: State, motions: Sequence[RankMotion], gathered: Gathered) -> t
     moving = [one for one in motions if one.motion is Motion.MOVING]
     if state is State.MOVING:
         slow = slowest(gathered)
-        headline = f"moving: {len(moving)} of {len(motions)} ranks change"
-        return (headline, slow) if slow else (headline,)
+        stopped = [one.rank for one in motions if one.stopped]
+        lines = [f"moving: {len(moving)} of {len(motions)} ranks change"]
+        lines += [f"stopped by a signal or a debugger: {_ranks(stopped)}"] if stopped else []
+        return (*lines, slow) if slow else tuple(lines)
     if state is State.ENDED:
         return ("all ranks ended while attached",)
     if state is State.UNREAD:
@@ -136,13 +162,12 @@ def _lines(state: State, motions: Sequence[RankMotion], gathered: Gathered) -> t
     return ("not sure: no rank was seen at another place, but not all of them sleep", longer)
 
 
-def _busy_lines(verdict: Verdict) -> tuple[str, ...]:
-    who = _ranks(culprit.rank for culprit in verdict.culprits)
-    return (
-        f"{who} computes at one place while others wait: a long operation, or a loop without end",
-        *culprit_lines(verdict),
-        "look longer, with --for 60s, or again later",
-    )
+def _busy_lines(busy: Sequence[int], places: Mapping[int, Place]) -> tuple[str, ...]:
+    lines = [f"busy: {_ranks(busy)} at one place: a long operation, or a loop without end"]
+    for rank in busy:
+        place = places.get(rank)
+        lines += [f"rank {rank} {place.doing} at {place.line}"] if place and place.line else []
+    return (*lines, "look longer, with --for 60s, or again later")
 
 
 def _stuck_lines(verdict: Verdict, gathered: Gathered) -> tuple[str, ...]:

@@ -67,7 +67,8 @@ class Tracer:
     def remedy(self, owner: str | None) -> str:
         """What lets it trace a process of ``owner``."""
         if owner is not None and owner != self.user and not self.capable:
-            return f"run `opsuite attach` as {owner} or as root"
+            users = " or ".join(dict.fromkeys((owner, "root")))
+            return f"run `opsuite attach` as {users}"
         if self.yama and not self.capable:
             allowed = "sysctl kernel.yama.ptrace_scope=0"
             return f"run it as root, or allow it with `{allowed}` (it is {self.yama} here)"

@@ -108,7 +108,7 @@ def _script(target: Target) -> str:
     if "-m" in arguments[:-1]:
         return arguments[arguments.index("-m") + 1].rpartition(".")[2]
     scripts = (Path(argument).stem for argument in arguments if argument.endswith(".py"))
-    return next(scripts, target.process.name or "job")
+    return next(scripts, "job")
 
 
 def entries_of(sighting: Sighting) -> list[dict[str, Any]]:

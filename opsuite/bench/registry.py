@@ -55,6 +55,11 @@ BENCHES = {
             question="does the trace store keep everything once, at what cost, whatever happens?",
             rounds=5,
         ),
+        Bench(
+            name="watching",
+            question="are trainers that know nothing of opsuite watched rightly, at what cost?",
+            rounds=10,
+        ),
     )
 }
 

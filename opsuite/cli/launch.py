@@ -165,7 +165,7 @@ def _launch(config: RunConfig, home: Path, resume: RunDirectory | None) -> Launc
 def _watched(run: RunDirectory, config: RunConfig) -> Iterator[None]:
     """Around the ranks: their progress, and who looks for hangs."""
     from collectors.settings import Settings
-    from opsuite.running.guard import Guard
+    from opsuite.watchdog.guard import Guard
     from tui.progress import show_progress
 
     settings = Settings.from_environment()

@@ -16,7 +16,7 @@ from opsuite.output import narrate
 from opsuite.running.capture import Capture
 from opsuite.running.command import CommandEnd, ForegroundCommand, find_command
 from opsuite.running.exit_reason import explain_failure, last_words
-from opsuite.running.guard import Guard
+from opsuite.watchdog.guard import Guard
 from opsuite.running.injection import DUMPS, injected_environment
 from opsuite.running.screen import Screen
 from opsuite.running.tail import RankLogs

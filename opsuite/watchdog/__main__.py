@@ -15,6 +15,7 @@ from collectors.clock import host_name
 from collectors.errors import OpsuiteError, StorageError
 from collectors.run import RunDirectory
 from collectors.settings import Settings
+from opsuite.collecting import start_collecting
 from opsuite.watchdog.process import Watchdog
 
 if TYPE_CHECKING:
@@ -46,11 +47,13 @@ def _watch(run: RunDirectory, *, own: bool) -> int:
     lock = _lock(run)
     if lock is None:
         return 0  # somebody watches already
+    settings = Settings.from_environment()
     if own and run.manifest.host == host_name():
         run.adopt()
+        start_collecting(settings)
     else:
         own = False
-    Watchdog(run, Settings.from_environment(), own=own, stopped=stopped).run()
+    Watchdog(run, settings, own=own, stopped=stopped).run()
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from collectors.errors import OpsuiteError
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from playbooks.hang.observation import Observation
 
 _MOST_LINES = 12
+_OF_OTHERS = re.compile(
+    r"closed by peer|connection reset|connection refused|broken pipe|remote process|timed? ?out"
+    r"|DistBackendError|DistNetworkError|NCCL",
+    re.IGNORECASE,
+)
+"""What a rank says that lost another one."""
 
 
 def conclude(home: Path, run: RunDirectory, ranks: Sequence[Observation], voice: Voice) -> None:
@@ -48,14 +55,19 @@ def _was_interrupted(failed: Observation) -> bool:
 
 
 def first_failed(ranks: Sequence[Observation]) -> Observation | None:
-    """The rank that did not end well and was the first to fall silent."""
+    """The rank that took the others with it.
+
+    One that failed by an error of its own: the launcher ends the others then, without a word. Else
+    one that fell without a word: the others complain of it.
+    """
     failed = [each for each in ranks if each.left is not True]
     return min(failed, key=_order, default=None)
 
 
-def _order(each: Observation) -> tuple[bool, int]:
-    """One that fell without a word has killed the others, which complain of it."""
-    return each.left is not None, 0 if each.board is None else each.board.ticked_ns
+def _order(each: Observation) -> int:
+    if each.left is None or each.board is None:
+        return 1
+    return 2 if _OF_OTHERS.search(each.board.last_words) else 0
 
 
 def _tell(home: Path, run: RunDirectory, failed: Observation | None, voice: Voice) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 _HOME = Path(__file__).resolve().parents[2]
 _OF_A_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "OPSUITE_RUN", "OPSUITE_STREAMS")
 
+_started: list[subprocess.Popen[bytes]] = []  # nobody need wait for them, or is warned of it
+
 
 def start_watchdog(run: Path, *, own: bool = False) -> subprocess.Popen[bytes]:
     """Start it for the run in the directory ``run``; where it has one on this host, it just ends.
@@ -25,8 +27,8 @@ def start_watchdog(run: Path, *, own: bool = False) -> subprocess.Popen[bytes]:
     Raises:
         OSError: it cannot be started.
     """
-    command = [sys.executable, "-P", "-m", "opsuite.watchdog", str(run)]
-    return subprocess.Popen(
+    command = [sys.executable, "-P", "-m", "opsuite.watchdog", str(run.absolute())]
+    process = subprocess.Popen(
         [*command, "--own"] if own else command,
         env=_environment(),
         stdin=subprocess.DEVNULL,
@@ -34,6 +36,8 @@ def start_watchdog(run: Path, *, own: bool = False) -> subprocess.Popen[bytes]:
         cwd="/",
         start_new_session=True,
     )
+    _started.append(process)
+    return process
 
 
 def _environment() -> dict[str, str]:

@@ -10,9 +10,9 @@ from playbooks.hang.verdict import Cause, Culprit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from playbooks.hang.enqueued import Waits
     from playbooks.hang.observation import Observation
     from playbooks.hang.place import Place
-    from playbooks.hang.wait_for import Waits
 
 _CAUSES = {
     Doing.LOADER: Cause.LOADER,
@@ -56,14 +56,16 @@ def _described(
 ) -> Culprit:
     if seen is None:
         return Culprit(rank=rank, host="", pid=None, cause=Cause.ELSEWHERE)
-    waiting = waits.get(rank)
+    waiting = waits.get(rank, [])
+    stuck = [wait for wait in waiting if wait.stuck]
+    at = next(iter([*stuck, *waiting]), None)
     return Culprit(
         rank=rank,
         host=seen.host,
         pid=seen.pid,
-        cause=Cause.MISMATCH if waiting and not waiting[0].stuck else _cause(seen, place, waits),
+        cause=Cause.MISMATCH if waiting and not stuck else _cause(seen, place, waits),
         place=place if seen.here else None,
-        meeting=waiting[0].meeting if waiting else None,
+        meeting=at.meeting if at else None,
         busy=busy.get(rank),
         last_words="" if seen.board is None else seen.board.last_words,
     )

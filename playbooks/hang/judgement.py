@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from collectors.board import BoardState
     from collectors.samplers.last_collectives import FlightEntry
+    from playbooks.hang.enqueued import Waits
     from playbooks.hang.observation import Observation, RankStack
     from playbooks.hang.place import Place
     from playbooks.hang.verdict import Culprit, Meeting
-    from playbooks.hang.wait_for import Waits
 
 _NOBODY: Mapping[int, bool] = {}
 
@@ -82,8 +82,12 @@ def _suspects(
     roots = graph.roots()
     stuck = {rank for rank, found in waits.items() if any(wait.stuck for wait in found)}
     seen = {each.rank for each in observations}
-    if roots & seen or stuck:
-        return (roots & seen) | stuck, Confidence.CERTAIN
+    absent = (roots & seen) - waits.keys()
+    if absent or stuck:
+        return absent | stuck, Confidence.CERTAIN
+    if roots and roots <= waits.keys():  # all are in collectives, and some are further than others
+        wrong, sure = in_the_wrong_one(waits)
+        return set(wrong) or roots, sure
     if roots:
         return roots, Confidence.LIKELY
     if not waits:

@@ -10,7 +10,7 @@ from playbooks.finding import Confidence
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from playbooks.hang.wait_for import Wait, Waits
+    from playbooks.hang.enqueued import Wait, Waits
 
 _REDUCTIONS = ("all_reduce", "reduce", "broadcast", "allreduce")  # of equal sizes on all ranks
 

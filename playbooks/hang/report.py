@@ -123,23 +123,29 @@ def _never_came(verdict: Verdict) -> str:
 
 
 def _whereabouts(culprit: Culprit) -> list[str]:
-    name = f"rank {culprit.rank}"
+    name, process = f"rank {culprit.rank}", f"(process {culprit.pid})"
+    line = _line(culprit.place)
+    at = f", at {line}" if line else ""
     if culprit.cause is Cause.ELSEWHERE:
         return []
     if culprit.cause is Cause.GONE:
-        return [f"{name} has ended (process {culprit.pid}){_last_words(culprit)}"]
-    line = _line(culprit.place)
-    at = f", at {line}" if line else ""
+        return [f"{name} has ended {process}{_last_words(culprit)}"]
     if culprit.cause is Cause.STOPPED:
-        return [f"{name} is stopped by a signal or a debugger (process {culprit.pid}){at}"]
-    if culprit.cause is Cause.MISMATCH and culprit.meeting is not None:
-        where = culprit.meeting.where or (culprit.place.line if culprit.place else "")
-        called = f" at {where}" if where else ""
-        return [f"{name} is in the wrong collective: {_meeting(culprit.meeting)}{called}"]
+        return [f"{name} is stopped by a signal or a debugger {process}{at}"]
+    if culprit.meeting is not None:
+        return [_in_meeting(culprit, culprit.meeting, at)]
     if culprit.place is None:
-        return [f"{name}: its stack could not be read (process {culprit.pid})"]
+        return [f"{name}: where it is cannot be seen, no stack of it was read {process}"]
     state = {None: "", True: " [busy]", False: " [idle]"}[culprit.busy]
-    return [f"{name} {_doing(culprit.place)} at {line}{state}"]
+    return [f"{name} {_doing(culprit.place)} at {line or 'an unknown line'}{state}"]
+
+
+def _in_meeting(culprit: Culprit, meeting: Meeting, at: str) -> str:
+    if culprit.cause is Cause.DEVICE:
+        return f"the device of rank {culprit.rank} does not complete {_meeting(meeting)}{at}"
+    where = meeting.where or (culprit.place.line if culprit.place else "")
+    called = f" at {where}" if where else ""
+    return f"rank {culprit.rank} is in the wrong collective: {_meeting(meeting)}{called}"
 
 
 def _doing(place: Place) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from collectors.membership import members_of
+from playbooks.hang.enqueued import Wait, Waits, waits_of_flights
 from playbooks.hang.place import Doing
 from playbooks.hang.verdict import Meeting
 
@@ -16,30 +15,6 @@ if TYPE_CHECKING:
     from collectors.samplers.last_collectives import FlightEntry
     from playbooks.hang.observation import Observation
     from playbooks.hang.place import Place
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wait:
-    """A rank in a collective.
-
-    Attributes:
-        members: of its group; None: not known.
-        unusual: whether it did something else at this place of its steps before.
-        told: who says so: "board", "flight" or "stack".
-        stuck: its device does not complete it, while that of another member has.
-        shape: sizes and type of what is communicated, as text; "" not known.
-    """
-
-    rank: int
-    meeting: Meeting
-    members: frozenset[int] | None
-    told: str
-    unusual: bool = False
-    stuck: bool = False
-    shape: str = ""
-
-
-Waits = dict[int, list[Wait]]
 
 
 def waits_of(
@@ -59,7 +34,7 @@ def waits_of(
             waits[each.rank] = [wait]
     if not waits:
         ranks = {each.rank for each in able}
-        waits = {rank: found for rank, found in _of_flights(flights).items() if rank in ranks}
+        waits = {rank: found for rank, found in waits_of_flights(flights).items() if rank in ranks}
     for each in able:
         place = places.get(each.rank)
         if each.rank not in waits and place is not None and place.doing is Doing.COLLECTIVE:
@@ -106,37 +81,6 @@ def _named(text: str) -> str:
     return call if call.isidentifier() else "a collective"
 
 
-def _of_flights(flights: Sequence[FlightEntry]) -> Waits:
-    """What each rank has enqueued and its device not completed."""
-    by_group: dict[str, list[FlightEntry]] = defaultdict(list)
-    for entry in flights:
-        by_group[entry.group].append(entry)
-    waits: Waits = defaultdict(list)
-    for entries in by_group.values():
-        ahead = max(entry.completed for entry in entries)
-        for entry in entries:
-            if entry.sequence > entry.completed:
-                waits[entry.rank].append(_of_flight(entry, stuck=ahead > entry.completed))
-    return dict(waits)
-
-
-def _of_flight(entry: FlightEntry, *, stuck: bool) -> Wait:
-    first = entry.completed + 1
-    return Wait(
-        rank=entry.rank,
-        meeting=Meeting(
-            name=entry.operation or "a collective",
-            group=entry.group,
-            sequence=first,
-            where=entry.where if entry.sequence == first else "",
-        ),
-        members=frozenset(entry.ranks) or None,
-        told="flight",
-        stuck=stuck,
-        shape=f"{entry.sizes} {entry.dtype}" if entry.sequence == first else "",
-    )
-
-
 class WaitGraph:
     """Edges from each rank that waits to those that have not come.
 
@@ -167,11 +111,21 @@ class WaitGraph:
             if wait.stuck:
                 continue  # all have come, or somebody could not have completed it
             members = wait.members
-            if members is None:  # whoever is in nothing may be the one
+            if wait.partner is not None:
+                if not self._meets(wait.partner, wait):
+                    found.add(wait.partner)
+            elif members is None:  # whoever is in nothing may be the one
                 found |= {other for other in self._ranks if other not in self._waits}
             else:
                 found |= {other for other in members if not self._has_come(other, wait)}
         return found - {rank}
+
+    def _meets(self, partner: int, wait: Wait) -> bool:
+        """Whether the one to send to, or to receive from, is at it too."""
+        return any(
+            other.partner == wait.rank and other.meeting.group == wait.meeting.group
+            for other in self._waits.get(partner, ())
+        )
 
     def _has_come(self, rank: int, wait: Wait) -> bool:
         key = wait.meeting.group, wait.meeting.sequence

@@ -108,7 +108,7 @@ def test_a_collective_is_read_whole_while_it_changes(
     spinning: tuple[subprocess.Popen[bytes], BoardReader],
 ) -> None:
     process, reader = spinning
-    seen = set()
+    seen: set[int] = set()
     deadline = time.monotonic() + 20
     while len(seen) < 200 and time.monotonic() < deadline:
         found = reader.read().collective

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import threading
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+_MARK = "BENCH_JOB"  # an environment variable
 _LOOK_S = 0.05
 _LEAVE_S = 10.0
 
@@ -31,19 +33,22 @@ class Line:
 
 
 class Job:
-    """A command in a home of its own; at the end of the ``with`` block all its processes are gone.
+    """A command in a directory; at the end of the ``with`` block all its processes are gone.
 
     Attributes:
         lines: what it has printed so far, stdout and stderr together.
         stayed: processes that did not leave by themselves when the job had ended.
     """
 
-    def __init__(self, command: Sequence[str], home: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], directory: Path, environment: Mapping[str, str]
+    ) -> None:
         self.lines: list[Line] = []
         self.stayed: list[str] = []
         self._command = list(command)
-        self._home = home
-        self._environment = {**os.environ, **environment}
+        self._directory = directory
+        self._mark = secrets.token_hex(8)
+        self._environment = {**os.environ, **environment, _MARK: self._mark}
         self._known: dict[int, psutil.Process] = {}
 
     def __enter__(self) -> Self:
@@ -55,7 +60,7 @@ class Job:
             text=True,
             errors="replace",
             env=self._environment,
-            cwd=self._home,
+            cwd=self._directory,
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -127,12 +132,11 @@ class Job:
         return [found[rank] for rank in sorted(found)]
 
     def _belongs(self, process: psutil.Process) -> bool:
-        """By the home in its environment, which is this job's alone."""
+        """By a mark in its environment, which is this job's alone."""
         try:
-            own = process.environ().get("OPSUITE_HOME") == str(self._home)
+            return process.environ().get(_MARK) == self._mark
         except psutil.Error:  # somebody else's, or gone
             return False
-        return own and process.pid != os.getpid()
 
     def _kill(self, chosen: Callable[[psutil.Process], bool]) -> None:
         for process in self.processes():

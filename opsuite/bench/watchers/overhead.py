@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+Figures = dict[str, list[tuple[float, float]]]
 SCRIPT = "turns_trainer.py"
 _STEPS = 100
 _MOST_S_A_TURN = 60.0
@@ -52,11 +53,11 @@ def cases() -> list[Case]:
 
 def measure(rounds: int = 30) -> list[Row]:
     """``rounds`` turns with and without in one process group, for each case."""
-    return [_row(case, compare(case, rounds)) for case in cases()]
+    return [row for case in cases() for row in rows_of(case, compare(case, rounds))]
 
 
-def compare(case: Case, rounds: int, steps: int = _STEPS) -> dict[str, list[float]]:
-    """Seconds a step in each turn, "with" and "without".
+def compare(case: Case, rounds: int, steps: int = _STEPS) -> Figures:
+    """Seconds a step in each turn, by the clock and on the core, "with" and "without".
 
     Raises:
         RunFailed: the trainer did not end well.
@@ -94,29 +95,39 @@ def daemons(home: Path, ranks: int) -> Iterator[tuple[RunDirectory, list[int]]]:
         yield run, [collector.process.pid, watchdog.pid]
 
 
-def _figures(job: Job) -> dict[str, list[float]]:
+def _figures(job: Job) -> Figures:
     for line in job.lines:
         _, mark, told = line.text.partition(_FIGURES)
         if mark:
-            figures: dict[str, list[float]] = json.loads(told)
+            figures: Figures = json.loads(told)
             return figures
     raise RunFailed("the trainer did not end well", where=job.text[-2000:])
 
 
-def _row(case: Case, figures: dict[str, list[float]]) -> Row:
+def rows_of(case: Case, figures: Figures) -> list[Row]:
+    """By the clock, which counts, and by the ranks' own use of their cores, which is steadier."""
+    row = _row(figures, 0, f"overhead: a watched step over one that is not, {case.name}")
+    note = (
+        f"{case.ranks} ranks, {_STEPS} steps a turn; collector, samplers and watchdog stand still "
+        "in the turns without"
+    )
+    met = row.ratio is not None and row.ratio <= case.max_ratio
+    return [
+        replace(row, target=f"<= {case.max_ratio}", met=met, note=note),
+        _row(figures, 1, f"overhead: CPU time of the first rank a step, {case.name}"),
+    ]
+
+
+def _row(figures: Figures, column: int, name: str) -> Row:
     """Neighbouring turns are compared: the machine changes slowly."""
-    ratios = [a / b for a, b in zip(figures["with"], figures["without"], strict=True)]
-    ratio = median(ratios)
+    watched, plain = ([turn[column] for turn in figures[kind]] for kind in ("with", "without"))
+    ratios = [a / b for a, b in zip(watched, plain, strict=True)]
     return Row(
-        name=f"overhead: a watched step over one that is not, {case.name}",
-        value=median(figures["with"]),
+        name=name,
+        value=median(watched),
         unit="s",
         rounds=len(ratios),
-        baseline=median(figures["without"]),
-        ratio=ratio,
+        baseline=median(plain),
+        ratio=median(ratios),
         interval=median_interval(ratios),
-        target=f"<= {case.max_ratio}",
-        met=ratio <= case.max_ratio,
-        note=f"{case.ranks} ranks, {_STEPS} steps a turn; collector, samplers and watchdog stand "
-        "still in the turns without",
     )

@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from collectors.clock import process_lives
@@ -245,6 +246,26 @@ def test_a_real_daemon_samples_a_live_run_until_it_ends(
     eventually(lambda: not process_lives(pid, since_ns=time.time_ns()))
     with Store.open(home) as store:
         assert store.rows("SELECT count(*) FROM samplers WHERE state = 'failing'") == [(0,)]
+
+
+@pytest.mark.slow
+def test_all_samplers_cost_a_twentieth_of_a_core_at_most(
+    home: Path, run: RunDirectory, rank: subprocess.Popen[str], start_daemon: StartDaemon
+) -> None:
+    """The whole daemon, over half a minute of a live run; the figure is printed."""
+    pid = start_daemon()
+    process = psutil.Process(pid)
+    time.sleep(3)
+
+    def used_s() -> float:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+
+    before_s, begun_s = used_s(), time.monotonic()
+    time.sleep(30)
+    share_pct = 100 * (used_s() - before_s) / (time.monotonic() - begun_s)
+    print(f"the daemon uses {share_pct:.2f} % of a core with all samplers on")
+    assert share_pct <= 5.0
 
 
 def test_the_pids_are_those_of_all_runs(run: RunDirectory, bench: Bench) -> None:
