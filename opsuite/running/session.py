@@ -16,10 +16,10 @@ from opsuite.output import narrate
 from opsuite.running.capture import Capture
 from opsuite.running.command import CommandEnd, ForegroundCommand, find_command
 from opsuite.running.exit_reason import explain_failure, last_words
-from opsuite.watchdog.guard import Guard
 from opsuite.running.injection import DUMPS, injected_environment
 from opsuite.running.screen import Screen
 from opsuite.running.tail import RankLogs
+from opsuite.watchdog.guard import Guard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
