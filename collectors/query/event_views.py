@@ -98,8 +98,8 @@ FINDINGS = View(
            document ->> 'kind' AS kind, TRY_CAST(document -> 'ranks' AS INTEGER[]) AS ranks,
            TRY_CAST(document -> 'hosts' AS VARCHAR[]) AS hosts, document ->> 'phase' AS phase,
            document ->> 'cause' AS cause,
-           TRY_CAST(document ->> '$.steps[0]' AS BIGINT) AS first_step,
-           TRY_CAST(document ->> '$.steps[1]' AS BIGINT) AS last_step,
+           nullif(TRY_CAST(document ->> '$.steps[0]' AS BIGINT), -1) AS first_step,
+           nullif(TRY_CAST(document ->> '$.steps[1]' AS BIGINT), -1) AS last_step,
            TRY_CAST(document ->> 'slowdown' AS DOUBLE) AS slowdown,
            TRY_CAST(document ->> 'share_lost' AS DOUBLE) AS share_lost,
            document ->> 'confidence' AS confidence, document ->> 'action' AS action,
@@ -112,16 +112,20 @@ FINDINGS = View(
 STACKS = View(
     name="stacks",
     about="Python stacks that were taken, one row a thread; frames: the innermost first; gil: "
-    "whether it holds the lock of its interpreter; error: why there is none",
+    "whether it holds the lock of its interpreter; child: of the rank, if it is one; error: why "
+    "there is no stack, note: why a lesser one",
     select="""
     SELECT run_id, TRY_CAST(document ->> 'rank' AS INTEGER) AS rank,
            document ->> 'role' AS role, host,
-           TRY_CAST(document ->> 'pid' AS BIGINT) AS pid, at_ns, document ->> 'thread' AS thread,
+           TRY_CAST(document ->> 'pid' AS BIGINT) AS pid, document ->> 'child' AS child, at_ns,
+           document ->> 'thread' AS thread, TRY_CAST(document ->> 'main' AS BOOLEAN) AS main,
+           TRY_CAST(document ->> 'stopped' AS BOOLEAN) AS stopped,
            TRY_CAST(document ->> 'active' AS BOOLEAN) AS active,
            TRY_CAST(document ->> 'gil' AS BOOLEAN) AS gil,
            list_transform(TRY_CAST(document -> 'frames' AS JSON[]), lambda f:
                concat(f ->> 'function', ' (', f ->> 'file', ':', f ->> 'line', ')')) AS frames,
-           document ->> 'error' AS error
+           document ->> 'error' AS error,
+           document ->> 'note' AS note
     FROM raw.aligned_event WHERE name = 'stack'
     """,
 )

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from collectors.clock import host_name
-from collectors.daemon.stacks import fitted
 from collectors.level import Level, declare
 from collectors.recorder import Identity, open_recorder
 from collectors.redaction import redact_command
 from collectors.run import RunDirectory
+from collectors.samplers.stack_entries import fitted, stack_entries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from collectors.samplers.thread_stack import ProcessStacks, ThreadStack
     from opsuite.attaching.look import Look, Sighting
     from opsuite.attaching.targets import Target, Targets
 
@@ -117,26 +116,5 @@ def entries_of(sighting: Sighting) -> list[dict[str, Any]]:
     return [
         {"role": ROLE, "rank": sighting.rank, **entry}
         for found in [*own, *sighting.children]
-        for entry in _entries(found)
+        for entry in stack_entries(found)
     ]
-
-
-def _entries(found: ProcessStacks) -> list[dict[str, Any]]:
-    who = {"pid": found.pid, "child": found.child, "stopped": found.stopped}
-    if found.error:
-        return [{**who, "error": found.error}]
-    return [{**who, **_thread(thread)} for thread in found.threads]
-
-
-def _thread(thread: ThreadStack) -> dict[str, Any]:
-    return {
-        "thread_id": thread.thread_id,
-        "thread": thread.name or None,
-        "main": thread.main,
-        "active": thread.active,
-        "gil": thread.gil,
-        "frames": [
-            {"function": frame.function, "file": frame.file, "path": frame.path, "line": frame.line}
-            for frame in thread.frames
-        ],
-    }

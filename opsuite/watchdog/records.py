@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from collectors.annotation import annotate
 from collectors.errors import OpsuiteError
+from collectors.samplers.stack_entries import fitted, stack_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from collectors.run import RunDirectory
-    from collectors.samplers.thread_stack import ThreadStack
     from opsuite.watchdog.evidence import Evidence
 
 ROLE = "watchdog"
@@ -23,46 +23,17 @@ _BUNDLE_S = 60.0
 
 def record_stacks(run: RunDirectory, evidence: Evidence) -> None:
     """Store the stacks that were read; StorageError where the spool cannot be written."""
-    from collectors.daemon.stacks import fitted
-
-    annotate(run, ROLE, "stack", [fitted(entry) for entry in _entries(evidence)])
+    entries = [
+        {"role": "trainer", "rank": evidence.ranks[process.rank_pid], **entry}
+        for process in evidence.processes
+        for entry in stack_entries(process)
+    ]
+    annotate(run, ROLE, "stack", [fitted(entry) for entry in entries])
 
 
 def record_flights(run: RunDirectory, evidence: Evidence) -> None:
     """Store where flight recorders saw each rank last, an event a group; StorageError likewise."""
     annotate(run, ROLE, "flight_recorder", [asdict(entry) for entry in evidence.flights])
-
-
-def _entries(evidence: Evidence) -> Iterator[dict[str, Any]]:
-    """As :func:`collectors.daemon.stacks.take_stacks` records them, one a thread."""
-    for process in evidence.processes:
-        who = {
-            "role": "trainer",
-            "rank": evidence.ranks[process.rank_pid],
-            "pid": process.pid,
-            "child": process.child,
-            "stopped": process.stopped,
-        }
-        if process.note:
-            who["note"] = process.note
-        if process.error:
-            yield {**who, "error": process.error}
-        for thread in process.threads:
-            yield {**who, **_thread(thread)}
-
-
-def _thread(thread: ThreadStack) -> dict[str, Any]:
-    return {
-        "thread_id": thread.thread_id,
-        "thread": thread.name or None,
-        "main": thread.main,
-        "active": thread.active,
-        "gil": thread.gil,
-        "frames": [
-            {"function": frame.function, "file": frame.file, "path": frame.path, "line": frame.line}
-            for frame in thread.frames
-        ],
-    }
 
 
 class Bundles:

@@ -140,13 +140,13 @@ def _attach(pids: list[int], home: Path, trial: Trial) -> str:
     done = subprocess.run(
         [*OPSUITE, "attach", *(str(pid) for pid in pids)],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
         env={**os.environ, **trial.variables(home)},
         timeout=_ATTACH_S,
         check=False,
     )
-    return done.stdout
+    return done.stdout or done.stderr
 
 
 def _row(name: str, named: list[Named]) -> Row:

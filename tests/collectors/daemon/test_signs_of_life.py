@@ -10,9 +10,10 @@ import pytest
 
 from collectors.daemon.heartbeat import Heartbeats, LocalProcesses
 from collectors.daemon.journal import Journal
-from collectors.daemon.stacks import fitted, take_stacks
+from collectors.daemon.stacks import take_stacks
 from collectors.errors import Unreachable
 from collectors.query.direct import Store
+from collectors.samplers.stack_entries import fitted
 from collectors.samplers.stacks import dump
 
 if TYPE_CHECKING:
