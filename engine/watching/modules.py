@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import nn
 from collectors.board import Activity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch.optim import Optimizer
 
     from engine.watching.patches import Patches
@@ -34,8 +37,8 @@ class Modules:
             if id(module) in self._watched:
                 continue
             self._watched.add(id(module))
-            before = module.register_forward_pre_hook(self._before, prepend=True)
-            after = module.register_forward_hook(self._after, always_call=True)
+            before = module.register_forward_pre_hook(_Hook(self._before), prepend=True)
+            after = module.register_forward_hook(_Hook(self._after), always_call=True)
             self._patches.add(before.remove)
             self._patches.add(after.remove)
 
@@ -62,6 +65,22 @@ class Modules:
             return
         if self._open:
             self._timeline.end(self._open.pop())
+
+
+class _Hook:
+    """A hook of this process alone: in copies and pickles of its module there is one of nothing.
+
+    That one is the standard library's, so that a pickled model loads where opsuite is not.
+    """
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> None:
+        self._call(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (nullcontext(), "__exit__")
 
 
 def _with_wrapped(model: nn.Module) -> list[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import threading
@@ -131,6 +132,29 @@ def test_while_it_hangs_the_board_says_where_and_the_dump_answers(alone: None, h
     watch.stop()
     assert board.read().left is True
     assert dump.records[-1].operation == "barrier"
+
+
+def test_copies_and_pickles_of_a_watched_model_are_not_watched(home: Path, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    optimizer = torch.optim.AdamW(model.parameters())
+    watch = opsuite.watch(model, optimizer)
+    batch = torch.randn(3, 4)
+    expected = model(batch)
+    average = copy.deepcopy(model)
+    copy.deepcopy(optimizer)
+    torch.save(model, tmp_path / "model.pt")
+    watch.stop()
+    program = (
+        "import sys, torch; sys.modules['opsuite'] = sys.modules['engine'] = None;"
+        f" torch.load({str(tmp_path / 'model.pt')!r}, weights_only=False)(torch.ones(3, 4))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert torch.equal(average(batch), expected)
+    with Store.open(home) as store:
+        (count,) = store.rows(
+            "SELECT count(*) FROM spans WHERE run_id = ? AND name = 'forward'", [watch.run_id]
+        )
+    assert count == (1,)
 
 
 def test_a_users_packages_keep_their_names(tmp_path: Path, home: Path) -> None:
