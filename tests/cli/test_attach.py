@@ -239,7 +239,8 @@ import os, sys
 import collectors.samplers.stacks
 from opsuite.attaching import command, report, host
 from collectors.daemon.sampling import host_samplers
-import collectors.bundle.writer, collectors.spool_recorder
+import collectors.bundle.writer, collectors.spool_recorder, collectors.version
+collectors.version.own_version()  # imports more, which nobody could read
 list(host_samplers(__import__("pathlib").Path("/"), list))
 sys.executable = sys.argv[1] + "/bin/python"
 os.chdir(sys.argv[1])
