@@ -28,7 +28,7 @@ test-base: .venv-base/.installed
 	cp $(ELSEWHERE)/engine/__init__.py $(ELSEWHERE)/collectors/__init__.py
 	cd $(ELSEWHERE) && export OPSUITE_HOME=$$PWD/home && $(BASE)/opsuite doctor \
 		&& $(BASE)/opsuite launch --dry-run > /dev/null && $(BASE)/opsuite runs list
-	cd build && $(BASE)/pytest -c ../pyproject.toml --rootdir .. -m "not slow" ../tests
+	cd build && $(BASE)/pytest -c ../pyproject.toml --rootdir .. -m "not slow and not once" ../tests
 
 format: .venv/.test
 	$(BIN)/ruff check --fix .

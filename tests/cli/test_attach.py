@@ -22,6 +22,8 @@ from collectors.run import RunDirectory, list_runs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # What a stack of torch looks like from outside, without loading torch.

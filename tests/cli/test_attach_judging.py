@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 LOOKS = 10
 BACKWARD = (
     ("_engine_run_backward", "/x/site-packages/torch/autograd/graph.py", 979),

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from opsuite.attaching.targets import Targets
 
+pytestmark = pytest.mark.once
+
 
 def process(pid: int, parent: int, **told: Any) -> Process:
     environ = told.pop("environ", {})

@@ -13,7 +13,6 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-pytest.importorskip("prometheus_client", reason="needs prometheus-client")
 
 from collectors.clock import host_name
 from collectors.recorder import Identity, open_recorder

@@ -16,7 +16,6 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-pytest.importorskip("prometheus_client", reason="needs prometheus-client")
 
 from collectors.query.direct import Store
 from collectors.run import RunDirectory

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-pytest.importorskip("prometheus_client", reason="needs prometheus-client")
 
 from prometheus_client.parser import text_string_to_metric_families
 

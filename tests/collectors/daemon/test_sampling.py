@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     StartDaemon = Callable[..., int]
     Eventually = Callable[..., None]
 
+pytestmark = pytest.mark.once
+
 
 RANK = """
 import sys

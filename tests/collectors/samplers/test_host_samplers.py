@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Tree = Any  # the conftest's
     Clock = Any
 
+pytestmark = pytest.mark.once
+
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     Tree = Any  # the conftest's
     Clock = Any
 
+pytestmark = pytest.mark.once
+
 CLASS = "sys/class/infiniband"
 
 

@@ -13,9 +13,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-pytest.importorskip("prometheus_client", reason="needs prometheus-client")
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from collectors.errors import DataError, OpsuiteError, TimedOut, Unreachable, UsageError
@@ -30,6 +27,8 @@ from collectors.samplers.server_watch import ServerWatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.once
 
 BY_END = " ORDER BY start_ns + coalesce(duration_s, 0) * 1e9"  # the clock of tests leaps
 TTFT_BOUNDS = [0.001, 0.01, 0.1, 0.25, 0.5, 1.0, 2.5]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     Watch = Callable[..., Any]
 
+pytestmark = pytest.mark.once
+
 GPU_COUNT = 8
 
 
