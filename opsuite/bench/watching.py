@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from collectors.errors import OpsuiteError
 from opsuite.bench.result import Row
-from opsuite.bench.watchers import daemon_cpu, hangs, innocents, naming, overhead
+from opsuite.bench.watchers import daemon_cpu, hangs, innocents, naming, odd, overhead
 from opsuite.output import narrate
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def measure(rounds: int) -> list[Row]:
     parts: dict[str, Callable[[], list[Row]]] = {
         "overhead": lambda: overhead.measure(3 * rounds),
         "daemons": daemon_cpu.measure,
+        "odd": odd.measure,
         "hangs": lambda: hangs.measure(2 * rounds),
         "innocents": lambda: innocents.measure(2 * rounds),
         "naming": lambda: naming.measure(rounds),

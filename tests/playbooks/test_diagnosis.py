@@ -9,6 +9,7 @@ import duckdb
 import numpy as np
 
 from playbooks.diagnosis import diagnose
+from playbooks.finding import Confidence, Evidence, Finding
 from playbooks.step_times import load_step_times
 from tui.findings import render_diagnosis
 
@@ -24,6 +25,7 @@ CREATE TABLE steps (run_id VARCHAR, rank INTEGER, step BIGINT, start_ns BIGINT,
                     run_queue_wait_s DOUBLE, cpu_time_s DOUBLE);
 CREATE TABLE phases (run_id VARCHAR, rank INTEGER, step BIGINT, start_ns BIGINT,
                      phase VARCHAR, own_s DOUBLE);
+CREATE TABLE events (run_id VARCHAR, name VARCHAR, at_ns BIGINT, attributes VARCHAR);
 """
 
 
@@ -115,3 +117,29 @@ def test_run_without_steps_has_no_findings() -> None:
     diagnosis = diagnose(Views(), "served-only")
     assert (diagnosis.findings, diagnosis.steps) == ((), 0)
     assert "nothing to compare" in render_diagnosis(diagnosis)
+
+
+def test_a_hang_that_was_told_is_a_finding_of_the_run_ever_after() -> None:
+    views = Views()
+    hang = Finding(
+        kind="hang",
+        ranks=(1,),
+        hosts=("here",),
+        phase="all_reduce",
+        cause="lock",
+        first_step=7,
+        last_step=7,
+        slowdown=None,
+        share_lost=0.5,
+        confidence=Confidence.CERTAIN,
+        evidence=(Evidence(what="silence", value=16.0, against="", baseline=None, unit="s"),),
+        sql="SELECT 1",
+        action="look",
+    )
+    for at_ns, text in enumerate([json.dumps(hang.to_json()), '{"kind": "hang"}', "nonsense"]):
+        row = ["r", "finding", at_ns, text]
+        views.connection.execute("INSERT INTO events VALUES (?, ?, ?, ?)", row)
+    diagnosis = diagnose(views, "r")
+    assert diagnosis.findings == (hang,)
+    assert "hang: rank 1 on here, step 7" in render_diagnosis(diagnosis)
+    assert "silence: 16.0 s" in render_diagnosis(diagnosis)

@@ -62,7 +62,13 @@ OPSUITE = [sys.executable, "-P", "-m", "opsuite.cli.main"]
 
 
 def torchrun(ranks: int, script: str) -> list[str]:
-    """Start ``script`` of tests/trainers with that many ranks.
+    """Start ``script`` of tests/trainers with that many ranks."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*launcher, f"--nproc-per-node={ranks}", str(script_path(script))]
+
+
+def script_path(script: str) -> Path:
+    """Where a script of tests/trainers lies.
 
     Raises:
         UsageError: this opsuite was installed without its tests.
@@ -72,5 +78,4 @@ def torchrun(ranks: int, script: str) -> list[str]:
         raise UsageError(
             "the trainers are not here", where=str(path), remedy="run this in a source tree"
         )
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*launcher, f"--nproc-per-node={ranks}", str(path)]
+    return path
