@@ -49,7 +49,7 @@ def redact_command(command: Sequence[str]) -> list[str]:
         before = shown[-1] if shown else ""
         if before.startswith("-") and "=" not in before and is_secret(before):
             shown.append(REDACTED)
-        elif equals and is_secret(name):
+        elif equals and " " not in name and is_secret(name):
             shown.append(f"{name}={REDACTED}")
         else:
             shown.append(redact(argument))

@@ -60,12 +60,19 @@ def watch(model: Any = None, optimizer: Any = None, *, name: str = "watched") ->
         with own_floors():
             if _current is None:
                 _current = Watch(_begin(optimizer, name))
-            if model is not None and _current._rank is not None:
-                _current._rank.watch(model)
+            _see(_current, model)
         return _current
     except Exception as error:  # noqa: BLE001 - the trainer goes on without us
         _tell(f"this process is not watched: {error}")
         return Watch(None)
+
+
+def _see(current: Watch, model: Any) -> None:
+    try:
+        if model is not None and current._rank is not None:
+            current._rank.watch(model)
+    except Exception as error:  # noqa: BLE001 - all but the forward passes is seen
+        _tell(f"the forward passes of this model are not seen: {error}")
 
 
 @contextmanager

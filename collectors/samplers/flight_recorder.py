@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _VERSION = re.compile(r"2\.\d+")
+_MOST_MEMBERS = 8 << 20  # characters of their lists, all groups together
 _MOST_ENTRIES = 1_000_000
 _MOST_PARTS = 8_000_000  # of all entries together: a small file can refer to one a million times
 
@@ -144,6 +145,9 @@ def parse_flight_dump(data: bytes, rank: int | None = None, *, where: str = "") 
     if len(entries) > _MOST_ENTRIES:
         raise DataError(f"more than {_MOST_ENTRIES} entries", where=where)
     parts = _Parts(where)
+    members = [mapping(told).get("ranks") for told in mapping(document.get("pg_config")).values()]
+    if sum(len(text(each)) for each in members) > _MOST_MEMBERS:
+        raise DataError("groups of more members than any job has", where=where)
     statuses = mapping(document.get("pg_status")).items()
     return FlightDump(
         rank=rank,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch.optim import Optimizer
+    from torch.utils.hooks import RemovableHandle
 
     from engine.watching.patches import Patches
     from engine.watching.timeline import Timeline
@@ -28,19 +29,41 @@ class Modules:
     def __init__(self, timeline: Timeline, patches: Patches) -> None:
         self._timeline = timeline
         self._patches = patches
-        self._watched: set[int] = set()
+        self._watched: dict[int, tuple[nn.Module, list[RemovableHandle]]] = {}
         self._open: list[Activity] = []
+
+    def install(self) -> None:
+        """Have what compiles modules with their hooks see them without ours."""
+        self._patches.wrap(torch.jit, "script", self._without_hooks)
+        self._patches.add(self._unhook)
 
     def watch(self, model: nn.Module) -> None:
         """Watch a model, and what it wraps."""
         for module in _with_wrapped(model):
-            if id(module) in self._watched:
-                continue
-            self._watched.add(id(module))
-            before = module.register_forward_pre_hook(_Hook(self._before), prepend=True)
-            after = module.register_forward_hook(_Hook(self._after), always_call=True)
-            self._patches.add(before.remove)
-            self._patches.add(after.remove)
+            if id(module) not in self._watched and not isinstance(module, torch.jit.ScriptModule):
+                self._watched[id(module)] = (module, self._hooked(module))
+
+    def _hooked(self, module: nn.Module) -> list[RemovableHandle]:
+        return [
+            module.register_forward_pre_hook(_Hook(self._before), prepend=True),
+            module.register_forward_hook(_Hook(self._after), always_call=True),
+        ]
+
+    def _unhook(self) -> None:
+        for _, handles in self._watched.values():
+            while handles:
+                handles.pop().remove()
+
+    def _without_hooks(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._unhook()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                for module, handles in self._watched.values():
+                    handles.extend(self._hooked(module))
+
+        return call
 
     def find(self, optimizer: Optimizer) -> None:
         """Watch the models whose parameters ``optimizer`` changes, wherever they are."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from torch.optim import optimizer as torch_optimizer
@@ -10,6 +12,7 @@ from collectors.board import Activity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from torch.optim import Optimizer
 
@@ -41,11 +44,16 @@ class Optimizers:
         patches.add(after.remove)
 
     def _before(self, optimizer: Optimizer, *_: Any) -> None:
-        if self._inside is not None or not self._timeline.here():
-            return  # one optimizer inside of another
+        if not self._timeline.here():
+            return
+        if self._inside is not None:
+            if _is_stepping(self._inside, but=optimizer):
+                return  # one optimizer inside of another
+            self._timeline.end(Activity.OPTIMIZER)  # its step has raised, and was given up
         if self._on_first is not None:
             on_first, self._on_first = self._on_first, None
-            on_first(optimizer)
+            with suppress(Exception):  # of the user's modules, which may be anything
+                on_first(optimizer)
         self._inside = optimizer
         self._timeline.begin(Activity.OPTIMIZER)
 
@@ -58,6 +66,16 @@ class Optimizers:
             self._main = optimizer
         if optimizer is self._main:
             self._timeline.complete_step()
+
+
+def _is_stepping(outer: Optimizer, *, but: Optimizer) -> bool:
+    """Whether the caller is inside of a step of ``outer``, which is not that of ``but`` itself."""
+    frame: FrameType | None = sys._getframe(2)
+    while outer is not but and frame is not None:
+        if frame.f_locals.get("self") is outer:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _innermost(optimizer: Any) -> Any:

@@ -87,6 +87,7 @@ class WatchedRank:
         collectives.install(self._patches)
         Backwards(self.timeline, collectives).install(self._patches)
         Loaders(self.timeline).install(self._patches)
+        self._modules.install()
         Optimizers(self.timeline, optimizer, self._find).install(self._patches)
         Farewell(self._board, self._recorder, self._shut).install(self._patches)
         self._long_work.look()

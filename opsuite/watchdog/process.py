@@ -159,7 +159,9 @@ class Ending:
         """Whether nobody is left to watch, at the monotonic time ``now_s``."""
         self._begun_s = now_s if self._begun_s is None else self._begun_s
         if not ranks:
-            return self._has_ended(now_s) or (self._own and now_s - self._begun_s > _NOBODY_S)
+            return self._has_ended(now_s, lost=True) or (
+                self._own and now_s - self._begun_s > _NOBODY_S
+            )
         if any(each.here for each in ranks):
             self._empty_s = self._said_s = None
             return self._has_ended(now_s)
@@ -170,8 +172,8 @@ class Ending:
         self._empty_s = now_s if self._empty_s is None else self._empty_s
         return now_s - self._empty_s > _GONE_S
 
-    def _has_ended(self, now_s: float) -> bool:
-        """By its manifest, looked at now and then."""
+    def _has_ended(self, now_s: float, *, lost: bool = False) -> bool:
+        """By its manifest, looked at now and then; ``lost``: also where its owner is gone."""
         if now_s - self._looked_s < _MANIFEST_EVERY_S:
             return False
         self._looked_s = now_s
@@ -179,4 +181,4 @@ class Ending:
             status = RunDirectory.load(self._run.path).manifest.status
         except DataError:
             return not self._run.path.exists()  # it is being written, or was removed
-        return status in ENDED
+        return status in ENDED or (lost and status == "lost")

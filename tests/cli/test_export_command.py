@@ -13,7 +13,6 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-
 from collectors.clock import host_name
 from collectors.recorder import Identity, open_recorder
 from collectors.run import RunDirectory

@@ -16,7 +16,6 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-
 from collectors.query.direct import Store
 from collectors.run import RunDirectory
 from opsuite.cli.main import Commands

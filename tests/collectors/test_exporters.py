@@ -13,8 +13,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-
 from prometheus_client.parser import text_string_to_metric_families
 
 from collectors.annotation import annotate

@@ -1,4 +1,4 @@
-"""Trainers that do things their own way: do they end as ever when they are watched, and is it told?"""
+"""Trainers that do things their own way: do they end as ever when they are watched?"""
 
 from __future__ import annotations
 
