@@ -126,7 +126,10 @@ def test_a_step_is_recorded_in_its_parts(straight: dict[str, LaunchResult]) -> N
         for rank in ranks:
             found = {(name, step) for r, name, step, _ in spans if r == rank}
             expected = {(p, s) for p in phases | extra for s in range(1, STEPS + 1)}
-            assert found - expected == {("checkpoint", 10), ("checkpoint", 20)}
+            assert {each for each in found - expected if each[0] != "gc.pause"} == {
+                ("checkpoint", 10),
+                ("checkpoint", 20),
+            }
             assert expected <= found
         costs = {r for r, name, *_ in records(straight[mesh].run, Kind.SAMPLE) if "cpu" in name}
         assert costs == ranks

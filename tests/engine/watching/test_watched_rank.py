@@ -200,6 +200,7 @@ def test_a_trainer_goes_on_where_nothing_can_be_recorded(
 
 def test_a_compiled_model_keeps_its_graph(home: Path) -> None:
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     optimizer = torch.optim.SGD(model.parameters())
