@@ -92,7 +92,7 @@ class RunDirectory:
             StorageError: the directory cannot be made; nothing of it is left.
         """
         started_ns = time.time_ns()
-        run_id = run_id or _new_id(name, started_ns)
+        run_id = run_id or _new_id(home, name, started_ns)
         manifest = Manifest(
             run_id=run_id,
             name=name,
@@ -327,10 +327,14 @@ def _listed(runs: list[RunDirectory]) -> str:
     return ", ".join(run.run_id for run in runs[:_NAMED]) + more
 
 
-def _new_id(name: str, started_ns: int) -> str:
+def _new_id(home: Path, name: str, started_ns: int) -> str:
+    """Short enough to be read; so two runs of one second may draw the same, and one draws again."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].rstrip("-") or "run"
     moment = time.strftime("%Y%m%d-%H%M%S", time.localtime(started_ns / 1e9))
-    return f"{slug}-{moment}-{secrets.token_hex(2)}"
+    while True:
+        run_id = f"{slug}-{moment}-{secrets.token_hex(2)}"
+        if not os.path.lexists(home / "runs" / run_id):  # whatever hinders us, the maker tells
+            return run_id
 
 
 def _git_commit() -> str | None:

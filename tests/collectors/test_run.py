@@ -40,6 +40,16 @@ def test_a_run_is_found_by_its_id_a_beginning_and_last(home: Path) -> None:
     assert second.manifest.pid == os.getpid()
 
 
+def test_runs_of_one_second_that_draw_the_same_id_do_not_meet(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = iter(["5f32", "5f32", "5f32", "0a1b"])
+    monkeypatch.setattr("collectors.run.secrets.token_hex", lambda _: next(draws))
+    monkeypatch.setattr("collectors.run.time.strftime", lambda *_: "20261123-232537")
+    ids = [create(home).run_id for _ in range(2)]
+    assert ids == ["test-20261123-232537-5f32", "test-20261123-232537-0a1b"]
+
+
 def test_how_it_ended_is_kept(home: Path) -> None:
     create(home).finish("interrupted", 130)
     manifest = RunDirectory.open(home, "last").manifest
