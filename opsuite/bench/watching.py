@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def measure(rounds: int) -> list[Row]:
     """All parts, one after another: ``rounds`` runs of each kind that is named."""
     parts: dict[str, Callable[[], list[Row]]] = {
-        "overhead": lambda: overhead.measure(3 * rounds),
+        "overhead": lambda: overhead.measure(6 * rounds),
         "daemons": daemon_cpu.measure,
         "odd": odd.measure,
         "hangs": lambda: hangs.measure(2 * rounds),

@@ -159,8 +159,9 @@ class Job:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for text in self._process.stdout:
-            self.lines.append(Line(time.monotonic(), text.rstrip("\n")))
+        with self._process.stdout as output:
+            for text in output:
+                self.lines.append(Line(time.monotonic(), text.rstrip("\n")))
 
 
 def _is_watchdog(process: psutil.Process) -> bool:

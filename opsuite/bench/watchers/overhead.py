@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Figures = dict[str, list[tuple[float, float]]]
 SCRIPT = "turns_trainer.py"
-_STEPS = 100
+_STEPS = 50
 _MOST_S_A_TURN = 60.0
 _FIGURES = "FIGURES "
 
@@ -51,7 +51,7 @@ def cases() -> list[Case]:
     ]
 
 
-def measure(rounds: int = 30) -> list[Row]:
+def measure(rounds: int = 60) -> list[Row]:
     """``rounds`` turns with and without in one process group, for each case."""
     return [row for case in cases() for row in rows_of(case, compare(case, rounds))]
 

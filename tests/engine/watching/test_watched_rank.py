@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import subprocess
 import sys
 import threading
@@ -134,6 +135,19 @@ def test_while_it_hangs_the_board_says_where_and_the_dump_answers(alone: None, h
     assert dump.records[-1].operation == "barrier"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are listed on Linux")
+def test_afterwards_no_file_is_open(alone: None, home: Path) -> None:
+    model = nn.Linear(16, 16)
+    optimizer = torch.optim.SGD(model.parameters())
+    watch = opsuite.watch(model, optimizer)
+    train(model, optimizer, 2)
+    watch.stop()
+    links = list(Path("/proc/self/fd").iterdir())
+    assert not [
+        path for link in links if link.is_symlink() and home in (path := link.readlink()).parents
+    ]
+
+
 def test_copies_and_pickles_of_a_watched_model_are_not_watched(home: Path, tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     optimizer = torch.optim.AdamW(model.parameters())
@@ -155,6 +169,68 @@ def test_copies_and_pickles_of_a_watched_model_are_not_watched(home: Path, tmp_p
             "SELECT count(*) FROM spans WHERE run_id = ? AND name = 'forward'", [watch.run_id]
         )
     assert count == (1,)
+
+
+def double(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """A hook of the user's."""
+    return output * 2
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("kind", ["plain", "recurrent"])  # an RNN has a __getstate__ of its own
+def test_copies_have_the_users_hooks_and_none_of_ours(kind: str, home: Path) -> None:
+    made: dict[str, nn.Module] = {"plain": nn.Linear(4, 4), "recurrent": nn.GRU(4, 4)}
+    model = made[kind]
+    watch = opsuite.watch(model, torch.optim.SGD(model.parameters()))
+    torch.jit.script(copy.deepcopy(model))
+    torch.jit.script(pickle.loads(pickle.dumps(model)))
+    theirs = model.register_forward_hook(double, always_call=True)
+    twin = copy.deepcopy(torch.optim.swa_utils.AveragedModel(model).module)
+    assert len(model._forward_hooks) == 2, "the model itself stays watched"
+    watch.stop()
+    assert list(twin._forward_hooks.items()) == [(theirs.id, double)]
+    assert list(twin._forward_hooks_always_called) == [theirs.id]
+    assert not twin._forward_pre_hooks
+
+
+_WITHOUT_GUARD = """
+import os, sys
+import torch, torch.multiprocessing as mp
+from torch.utils.data import DataLoader
+import opsuite
+
+model = torch.nn.Linear(4, 4)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+opsuite.watch(model, optimizer)
+
+class Data:
+    def __len__(self):
+        return 2
+    def __getitem__(self, index):
+        assert opsuite.watch(model, optimizer).run_id is None
+        return torch.ones(4)
+
+def rank(_):
+    assert opsuite.watch(model, optimizer).run_id is not None
+    model(torch.ones(4)).sum().backward()
+    optimizer.step()
+
+if __name__ == "__main__":
+    for context in ("spawn", "fork"):
+        for batch in DataLoader(Data(), num_workers=1, multiprocessing_context=context):
+            model(batch).sum().backward()
+            optimizer.step()
+    mp.spawn(rank)
+"""
+
+
+def test_workers_are_no_runs_and_spawned_ranks_are(tmp_path: Path, home: Path) -> None:
+    """Also where the script is run anew in each of them, down to the line of the guard."""
+    (tmp_path / "train.py").write_text(_WITHOUT_GUARD)
+    subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=True, timeout=120)
+    with Store.open(home) as store:
+        counts = store.rows("SELECT count(*) FROM steps GROUP BY run_id ORDER BY 1")
+    assert counts in ([(4,)], [(1,), (4,)])
 
 
 def test_a_users_packages_keep_their_names(tmp_path: Path, home: Path) -> None:
