@@ -249,7 +249,7 @@ class Board:
         put(self._memory, PLACES["answered"], number)
 
     def detach(self) -> None:
-        """Write into nothing from now on, as a forked child must."""
+        """Let go of the file, and write into nothing from now on, as a forked child must."""
         self._memory = bytearray(SIZE)
 
     def _write_text(self, name: str, value: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from opsuite.floors import own_floors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from collectors.run import RunDirectory
@@ -48,7 +48,8 @@ def watch(model: Any = None, optimizer: Any = None, *, name: str = "watched") ->
 
     Steps, waiting for data, forward, backward, optimizer and collectives are recorded, and a
     watchdog tells who never came when the run stops stepping. Call it after
-    ``init_process_group``; it may be called again with another model.
+    ``init_process_group``; it may be called again with another model. In workers of data loaders it
+    does nothing.
 
     Args:
         model: whose forward passes to see; None: those that the optimizer trains.
@@ -58,6 +59,10 @@ def watch(model: Any = None, optimizer: Any = None, *, name: str = "watched") ->
     global _current  # noqa: PLW0603 - one a process
     try:
         with own_floors():
+            from engine.watching.workers import is_worker
+
+            if is_worker():
+                return Watch(None)
             if _current is None:
                 _current = Watch(_begin(optimizer, name))
             _see(_current, model)
@@ -88,15 +93,24 @@ def busy() -> Iterator[None]:
             rank.declare(begins=False)
 
 
-def arm() -> None:
+def arm(ranked: Callable[[int], None] | None = None) -> None:
     """Watch this process as soon as it trains: what ``opsuite run`` does in every Python process.
 
     That is when it has initialised torch.distributed, or makes the first step of an optimizer.
+
+    Args:
+        ranked: called with its rank then, if it is one of several.
     """
+
+    def begin() -> None:
+        rank = watch()._rank
+        if ranked is not None and rank is not None and rank.place.world_size > 1:
+            ranked(rank.place.rank)
+
     try:
         with own_floors():
             from engine.watching.arming import arm as arm_torch
-        arm_torch(watch)
+        arm_torch(begin)
     except Exception as error:  # noqa: BLE001 - the trainer goes on without us
         _tell(f"this process is not watched: {error}")
 

@@ -33,6 +33,11 @@ class Diagnosis:
     ranks: int
     wall_s: float
 
+    @property
+    def sure(self) -> tuple[Finding, ...]:
+        """The findings that are more than possible: what a script may act on."""
+        return tuple(f for f in self.findings if f.confidence is not Confidence.POSSIBLE)
+
     def to_json(self) -> dict[str, Any]:
         """``findings``, ``metrics`` and ``inputs`` as JSON."""
         return {

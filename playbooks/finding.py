@@ -20,13 +20,14 @@ class Evidence:
     """One measured fact.
 
     Attributes:
-        what: what was measured in the suspect steps, giving ``value``.
+        what: what was measured in the suspect steps, giving ``value``; or a fact without a figure,
+            whose ``value`` is None.
         against: what it is compared with, giving ``baseline``; "" and None where there is nothing.
-        unit: of both: "s", or "" for a plain number.
+        unit: of both: "s", "ranks" or the like for a count, or "" for a plain number.
     """
 
     what: str
-    value: float
+    value: float | None
     against: str
     baseline: float | None
     unit: str
@@ -41,8 +42,11 @@ class Finding:
         ranks: the guilty ranks; empty where a whole host or nobody in particular is to blame.
         hosts: the hosts concerned.
         phase: the phase of the step that lost most of the time.
-        cause: ``cpu_contention`` (it waited for its core), ``slow_core`` (the same work took more
-            time on the core) or ``unknown``; of a hang see :class:`playbooks.hang.verdict.Cause`.
+        cause: ``cpu_contention`` (it waited for its core), ``slow_core`` (all that it computes
+            took more time on the core), ``extra_work_of_its_own`` (more time on the core in
+            ``phase``, while other phases took as long as ever), ``waits_off_the_processor`` (the
+            same, but not on a core: a sleep, a lock, I/O, its device) or ``unknown``; of a hang
+            see :class:`playbooks.hang.verdict.Cause`.
         first_step, last_step: the steps concerned, both inclusive; -1 where they have no number.
         slowdown: own time in those steps over the expected own time; 2.0 is twice as slow. None
             where nothing shows what to expect.

@@ -20,22 +20,31 @@ MIN_RISE = 0.15
 MIN_PERSISTENT_SHARE = 0.3
 MIN_STEPS = 8
 MIN_SLOWDOWN = 1.1  # of the steps: waiting that delays nothing is nobody's trouble
+_WARM_UP_STEPS = 2  # threads that have just started wait for cores on any host
+_MIN_SHARE_LOST = 0.03  # of the run: less is the weather of a shared machine
 
 
 def find_host_contention(times: StepTimes) -> list[Finding]:
     """Stretches of steps in which every rank of a host waits for a core. Pure."""
+    times = times.without_first(_WARM_UP_STEPS)
+    if times.steps.size < MIN_STEPS:
+        return []
+    duration = np.max(times.duration, axis=1)
     findings = [
-        _describe(times, host, share, segment)
+        _describe(times, host, waits, duration, segment)
         for host in dict.fromkeys(times.hosts)
-        for share in [_least_wait_share(times, host)]
-        for segment in _crowded(share)
+        for waits in [_least_waits(times, host)]
+        for segment in _crowded(waits / np.maximum(duration, 1e-9))
     ]
-    return [f for f in findings if f.slowdown is None or f.slowdown >= MIN_SLOWDOWN]
+    return [f for f in findings if _worth_telling(f)]
+
+
+def _worth_telling(finding: Finding) -> bool:
+    delays = finding.slowdown is None or finding.slowdown >= MIN_SLOWDOWN
+    return delays and finding.share_lost >= _MIN_SHARE_LOST
 
 
 def _crowded(share: NDArray[np.float64]) -> list[Segment]:
-    if share.size < MIN_STEPS:
-        return []
     usual = float(np.quantile(share, 0.25))
     if usual >= MIN_PERSISTENT_SHARE:
         return [Segment(0, share.size)]
@@ -47,22 +56,27 @@ def _crowded(share: NDArray[np.float64]) -> list[Segment]:
     ]
 
 
-def _least_wait_share(times: StepTimes, host: str) -> NDArray[np.float64]:
-    """Per step, the smallest share of it that any rank of the host waited for a core, [S]."""
+def _least_waits(times: StepTimes, host: str) -> NDArray[np.float64]:
+    """Seconds of each step that the rank of the host which waited least waited for a core, [S].
+
+    The waits of all threads of a rank add up to more than the step at times: it counts once.
+    """
     local = np.array([h == host for h in times.hosts], dtype=np.bool_)
-    share = times.run_queue_wait[:, local] / np.maximum(times.duration[:, local], 1e-9)
-    return np.asarray(np.nan_to_num(np.min(share, axis=1), nan=0.0))
+    waits = np.minimum(times.run_queue_wait[:, local], times.duration[:, local])
+    return np.asarray(np.nan_to_num(np.min(waits, axis=1), nan=0.0))
 
 
-def _describe(times: StepTimes, host: str, share: NDArray[np.float64], segment: Segment) -> Finding:
-    steps = times.steps[segment.slice]
-    apart = outside(times.steps.size, [segment])
-    duration = np.max(times.duration, axis=1)
-    waited = float(np.median(share[segment.slice]))
+def _describe(
+    times: StepTimes,
+    host: str,
+    waits: NDArray[np.float64],
+    duration: NDArray[np.float64],
+    segment: Segment,
+) -> Finding:
+    inside, apart = segment.slice, outside(times.steps.size, [segment])
     # Crowded from end to end, the run shows no usual step to compare with.
-    otherwise = float(np.median(share[apart])) if apart.any() else None
     usual = float(np.quantile(duration, 0.25)) if apart.any() else None
-    lost = np.maximum(share - (MIN_RISE if otherwise is None else otherwise), 0.0) * duration
+    steps = times.steps[inside]
     run, first, last = times.run_id.replace("'", "''"), int(steps[0]), int(steps[-1])
     return Finding(
         kind="host_contention",
@@ -72,17 +86,12 @@ def _describe(times: StepTimes, host: str, share: NDArray[np.float64], segment: 
         cause="cpu_contention",
         first_step=first,
         last_step=last,
-        slowdown=float(np.median(duration[segment.slice])) / usual if usual else None,
-        share_lost=float(np.sum(lost[segment.slice])) / max(times.wall, 1e-9),
+        slowdown=float(np.median(duration[inside])) / usual if usual else None,
+        share_lost=_lost(waits, duration, segment) / max(times.wall, 1e-9),
         confidence=Confidence.POSSIBLE,
         evidence=(
-            Evidence(
-                what="share of a step that every rank waited for a core",
-                value=waited,
-                against="" if otherwise is None else "otherwise",
-                baseline=otherwise,
-                unit="",
-            ),
+            _fact("every rank waited for a core a step, at least", waits, segment),
+            _fact("a step", duration, segment),
         ),
         sql=(
             "SELECT step, rank, round(value, 4) AS run_queue_wait_s FROM samples"  # noqa: S608 - shown
@@ -90,4 +99,26 @@ def _describe(times: StepTimes, host: str, share: NDArray[np.float64], segment: 
             f" AND step BETWEEN {first} AND {last} ORDER BY step, rank"
         ),
         action="find what else is busy on this host (top), or ask for a quieter one",
+    )
+
+
+def _lost(waits: NDArray[np.float64], duration: NDArray[np.float64], segment: Segment) -> float:
+    """Seconds: of each step the waiting beyond the usual, and no more than it took beyond that."""
+    apart, inside = outside(waits.size, [segment]), segment.slice
+    if not apart.any():
+        beyond = waits - MIN_RISE * duration
+        return float(np.sum(np.maximum(beyond, 0.0)))
+    beyond = np.minimum(waits - np.median(waits[apart]), duration - np.median(duration[apart]))
+    return float(np.sum(np.maximum(beyond[inside], 0.0)))
+
+
+def _fact(what: str, seconds: NDArray[np.float64], segment: Segment) -> Evidence:
+    apart = outside(seconds.size, [segment])
+    otherwise = float(np.median(seconds[apart])) if apart.any() else None
+    return Evidence(
+        what=what,
+        value=float(np.median(seconds[segment.slice])),
+        against="" if otherwise is None else "otherwise",
+        baseline=otherwise,
+        unit="s",
     )

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 MIN_SLOWDOWN = 1.15  # below this a slow stretch is not worth a person's time
 MIN_STEPS = 8  # a shorter stretch cannot be told from a hiccup
+_CLEAR = np.log(1.5)  # in all stretches of the run: however noisy the host, that is a lag
 _SIGMAS = 4.0
+_ENOUGH_STEPS = 48  # of fewer steps, what is usual and what is noise is known less well
 _CLIP = np.log(3.0)  # one monstrous step may not speak for its neighbours
 _DOMINANT_SHARE = 0.5  # of the run
 _PERSISTENT_SHARE = 0.8  # of the run: then there is no healthy past to compare with
@@ -56,7 +58,8 @@ def _persistent(against_peers: NDArray[np.float64]) -> Lag | None:
     excess = float(np.median(against_peers))
     above = np.mean(against_peers > np.log(MIN_SLOWDOWN) / 2)
     noise = block_noise(against_peers, MIN_STEPS)
-    if above < _PERSISTENT_SHARE or not _material(excess, noise):
+    clear = _least_block(against_peers) >= _CLEAR * _scarcity(against_peers.size)
+    if above < _PERSISTENT_SHARE or not (clear or _material(excess, noise, against_peers.size)):
         return None
     everything = Segment(0, against_peers.size)
     return Lag(segment=everything, excess=excess, sigmas=excess / max(noise, 1e-9))
@@ -72,7 +75,7 @@ def _dominant(against_peers: NDArray[np.float64], own: NDArray[np.float64]) -> L
     against_past = float(np.median(own[segment.slice]) - np.median(quiet)) if quiet.size else np.inf
     excess = min(float(np.median(inside)), against_past)
     noise = block_noise(inside, MIN_STEPS)
-    if len(segment) < MIN_STEPS or not _material(excess, noise):
+    if len(segment) < MIN_STEPS or not _material(excess, noise, own.size):
         return None
     return Lag(segment=segment, excess=excess, sigmas=excess / max(noise, 1e-9))
 
@@ -87,7 +90,7 @@ def _lags(rise: NDArray[np.float64]) -> list[Lag]:
         borders = _borders(rise, segment)
         excess = float(np.median(rise[borders.slice])) - usual
         noise = max(block_noise(quiet, len(borders)), step_noise(rise) / len(borders) ** 0.5)
-        if len(borders) >= MIN_STEPS and _material(excess, noise):
+        if len(borders) >= MIN_STEPS and _material(excess, noise, rise.size):
             found.append(Lag(segment=borders, excess=excess, sigmas=excess / max(noise, 1e-9)))
     return found
 
@@ -105,8 +108,19 @@ def _borders(rise: NDArray[np.float64], segment: Segment) -> Segment:
     return max(maximal_segments(votes), key=len, default=segment)
 
 
-def _material(excess: float, noise: float) -> bool:
-    return bool(excess >= max(np.log(MIN_SLOWDOWN), _SIGMAS * noise))
+def _material(excess: float, noise: float, steps: int) -> bool:
+    """Whether a lag found in a run of so many steps is one; a short run must show it plainly."""
+    scarcity = _scarcity(steps)
+    return bool(excess >= max(np.log(MIN_SLOWDOWN) * scarcity, _SIGMAS * noise * np.sqrt(scarcity)))
+
+
+def _scarcity(steps: int) -> float:
+    return max(1.0, _ENOUGH_STEPS / steps)
+
+
+def _least_block(values: NDArray[np.float64]) -> float:
+    """The least mean of consecutive values, as many as a stretch has at least."""
+    return float(np.min(np.convolve(values, np.full(MIN_STEPS, 1 / MIN_STEPS), mode="valid")))
 
 
 def _floored(seconds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from playbooks.finding import Confidence, Evidence, Finding
 from playbooks.lag import MIN_SLOWDOWN, MIN_STEPS, Lag, find_lags
 from playbooks.segments import Segment, outside
 from playbooks.step_times import median, peer_median
+from playbooks.straggler_cause import Cause, costliest_phase, find_cause
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
 
 _WARM_UP_STEPS = 2  # allocations, lazy imports
 _SIGMAS_CERTAIN = 8.0
-_EXPLAINED = 0.5  # of the excess, by waiting for a core or by more time on it
+_WAITS = 0.5  # of its rise, for a core: then it matters whether its neighbours wait as well
 # Of the run, or this long: a stretch that cost less is not told. Cores of shared machines slow down
 # by a third for seconds at a time when a neighbour uses their other half; nobody here can help it.
-_MIN_SHARE_LOST = {"cpu_contention": 0.03, "slow_core": 0.06, "unknown": 0.03}
+_MIN_SHARE_LOST = 0.03
 _ALWAYS_WORTH_S = 60.0
+_MIN_SHARE_LOST_ON_CORE = 0.06  # more time on the core is what that weather looks like
+_WEATHER_SLOWDOWN = 1.45
+_WEATHER_S = 10.0
+_NEGLIGIBLE = 0.01  # of the rank's own time: a phase that says nothing
 _SHARED_CONTENTION = 0.5  # the peers wait for their cores at least this much as well
 
 
@@ -38,19 +43,46 @@ def find_stragglers(times: StepTimes) -> list[Finding]:
     if times.ranks.size < 2 or times.steps.size < MIN_STEPS:
         return []
     findings = [
-        _describe(times, rank, lag)
+        _describe(times, rank, lag, cause)
         for rank in range(times.ranks.size)
         for lag in find_lags(times.work, rank)
-        if not _shared(times, rank, lag.segment)
+        for cause in [find_cause(times, rank, lag.segment, _lost(times, rank, lag))]
+        if _worth_telling(times, rank, lag, cause)
     ]
-    worth_telling = [f for f in findings if _costs_enough(f, times.wall)]
-    return sorted(worth_telling, key=lambda finding: -finding.share_lost)
+    return sorted(findings, key=lambda finding: -finding.share_lost)
+
+
+def _worth_telling(times: StepTimes, rank: int, lag: Lag, cause: Cause) -> bool:
+    if cause is not Cause.EXTRA_WORK and _shared(times, rank, lag.segment):
+        return False
+    lost = _lost(times, rank, lag)
+    if lost >= _ALWAYS_WORTH_S:
+        return True
+    if cause is Cause.SLOW_CORE and _like_weather(times, lag):
+        return False
+    on_core = cause in (Cause.SLOW_CORE, Cause.EXTRA_WORK)
+    return lost >= (_MIN_SHARE_LOST_ON_CORE if on_core else _MIN_SHARE_LOST) * times.wall
+
+
+def _like_weather(times: StepTimes, lag: Lag) -> bool:
+    lasted = float(np.sum(_wall(times, lag.segment)))
+    return lasted < _WEATHER_S and lag.excess < np.log(_WEATHER_SLOWDOWN)
+
+
+def _lost(times: StepTimes, rank: int, lag: Lag) -> float:
+    """Seconds of the run that the rank cost in these steps: of each step at most all of it."""
+    work = np.minimum(times.work[lag.segment.slice, rank], _wall(times, lag.segment))
+    return float(np.sum(work) * -np.expm1(-lag.excess))
+
+
+def _wall(times: StepTimes, segment: Segment) -> NDArray[np.float64]:
+    return np.asarray(np.nanmax(times.duration[segment.slice], axis=1))
 
 
 def _shared(times: StepTimes, rank: int, segment: Segment) -> bool:
     """Whether the peers had to wait for their cores too: the host is crowded, not the rank slow."""
     waited = _rise(times.run_queue_wait, segment)
-    if not waited[rank] >= _EXPLAINED * _rise(times.work, segment)[rank]:
+    if not waited[rank] >= _WAITS * _rise(times.work, segment)[rank]:
         return False
     neighbours = [i for i, h in enumerate(times.hosts) if h == times.hosts[rank] and i != rank]
     return bool(neighbours) and bool(
@@ -58,41 +90,38 @@ def _shared(times: StepTimes, rank: int, segment: Segment) -> bool:
     )
 
 
-def _describe(times: StepTimes, rank: int, lag: Lag) -> Finding:
-    segment, slowdown = lag.segment, float(np.exp(lag.excess))
+def _describe(times: StepTimes, rank: int, lag: Lag, cause: Cause) -> Finding:
+    segment = lag.segment
     steps = times.steps[segment.slice]
-    lost = float(np.sum(times.work[segment.slice, rank])) * (1 - 1 / slowdown)
-    phase = _costliest_phase(times, rank, segment)
-    cause = _cause(times, rank, segment, lost)
+    phase = costliest_phase(times, rank, segment)
     number = int(times.ranks[rank])
     return Finding(
         kind="straggler",
         ranks=(number,),
         hosts=(times.hosts[rank],),
         phase=phase,
-        cause=cause,
+        cause=str(cause),
         first_step=int(steps[0]),
         last_step=int(steps[-1]),
-        slowdown=slowdown,
-        share_lost=lost / times.wall if times.wall else 0.0,
+        slowdown=float(np.exp(lag.excess)),
+        share_lost=_lost(times, rank, lag) / times.wall if times.wall else 0.0,
         confidence=_confidence(lag),
         evidence=tuple(_evidence(times, rank, segment)),
         sql=_sql(times.run_id, number, int(steps[0]), int(steps[-1])),
-        action=_ACTIONS[cause],
+        action=_ACTIONS[cause].format(phase=phase),
     )
 
 
-def _costs_enough(finding: Finding, wall: float) -> bool:
-    lost = finding.share_lost
-    return lost >= _MIN_SHARE_LOST[finding.cause] or lost * wall >= _ALWAYS_WORTH_S
-
-
 _ACTIONS = {
-    "cpu_contention": "find the other process on the rank's core (top, sorted by CPU; column P is"
-    " the core) and move or end it",
-    "slow_core": "its core does the same work more slowly: check its clock and temperature; on a"
-    " virtual machine ask for another host",
-    "unknown": "compare the rank's device and host with a healthy one (clocks, temperature,"
+    Cause.CPU_CONTENTION: "find the other process on the rank's core (top, sorted by CPU; column P"
+    " is the core) and move or end it",
+    Cause.SLOW_CORE: "its core does the same work more slowly: check its clock and temperature; on"
+    " a virtual machine ask for another host",
+    Cause.EXTRA_WORK: "in {phase} it computes what its peers do not, its core is not slow: look for"
+    " code that runs on this rank alone, or for more data than its peers have",
+    Cause.OFF_PROCESSOR: "in {phase} it waits for something that is no core: look for a sleep, a"
+    " lock, a slow disk or network, or its device",
+    Cause.UNKNOWN: "compare the rank's device and host with a healthy one (clocks, temperature,"
     " neighbours), or move the rank to another host",
 }
 
@@ -102,48 +131,48 @@ def _confidence(lag: Lag) -> Confidence:
     return Confidence.CERTAIN if strong else Confidence.LIKELY
 
 
-def _costliest_phase(times: StepTimes, rank: int, segment: Segment) -> str:
-    rises = {name: float(_rise(own, segment)[rank]) for name, own in times.own.items()}
-    if len(segment) == times.steps.size:
-        rises = {
-            name: float(median(own[:, rank]) - median(peer_median(own, rank)))
-            for name, own in times.own.items()
-        }
-    return max(rises, key=lambda name: np.nan_to_num(rises[name], nan=-np.inf))
-
-
-def _cause(times: StepTimes, rank: int, segment: Segment, lost: float) -> str:
-    """What explains the time lost: waiting for a core, or more time on it for the same work."""
-    for cause, spent in (
-        ("cpu_contention", times.run_queue_wait),
-        ("slow_core", times.cpu_time),
-    ):
-        past = outside(times.steps.size, [segment])
-        usual = median(spent[past, rank] if past.any() else np.delete(spent, rank, axis=1))
-        excess = float(np.nansum(spent[segment.slice, rank] - usual))
-        if excess >= _EXPLAINED * lost > 0:
-            return cause
-    return "unknown"
-
-
 def _evidence(times: StepTimes, rank: int, segment: Segment) -> list[Evidence]:
     """What sets the rank apart in these steps; what was not measured is left out."""
-    inside, past = segment.slice, outside(times.steps.size, [segment])
-    work, waits = times.work[:, rank], times.run_queue_wait[:, rank]
-    busy = times.cpu_time[:, rank]
-    peers, blocked = peer_median(times.work, rank), peer_median(times.blocked, rank)
     facts = [
-        _fact("own time a step", work[inside], "its peers", peers[inside]),
+        _against_peers("own time a step", times.work, rank, segment),
+        *_against_past(times, rank, segment),
+        *_by_phase(times, rank, segment),
+    ]
+    return [f for f in facts if not np.isnan([f.value or 0.0, f.baseline or 0.0]).any()]
+
+
+def _against_past(times: StepTimes, rank: int, segment: Segment) -> list[Evidence]:
+    inside, past = segment.slice, outside(times.steps.size, [segment])
+    work, blocked = times.work[:, rank], peer_median(times.blocked, rank)
+    waits, busy = "waiting for a core a step, all threads", "on a core a step, all threads"
+    if not past.any():  # slow from end to end: only its peers show what is usual
+        own = times.blocked[inside, rank]
+        return [
+            _fact("its peers blocked a step", blocked[inside], "itself", own),
+            _against_peers(waits, times.run_queue_wait, rank, segment),
+            _against_peers(busy, times.cpu_time, rank, segment),
+        ]
+    return [
         _fact("own time a step", work[inside], "itself otherwise", work[past]),
         _fact("its peers blocked a step", blocked[inside], "otherwise", blocked[past]),
-        _fact("waiting for its core a step", waits[inside], "otherwise", waits[past]),
-        _fact("on its core a step", busy[inside], "otherwise", busy[past]),
+        *(
+            _fact(what, spent[inside, rank], "otherwise", spent[past, rank])
+            for what, spent in ((waits, times.run_queue_wait), (busy, times.cpu_time))
+        ),
     ]
-    facts += [
-        _fact(f"own time in {name}", own[inside, rank], "its peers", peer_median(own, rank)[inside])
-        for name, own in times.own.items()
+
+
+def _by_phase(times: StepTimes, rank: int, segment: Segment) -> list[Evidence]:
+    least = _NEGLIGIBLE * float(median(times.work[segment.slice, rank]))
+    facts = [
+        _against_peers(f"own time in {name}", own, rank, segment) for name, own in times.own.items()
     ]
-    return [f for f in facts if not np.isnan([f.value, f.baseline or 0.0]).any()]
+    return [fact for fact in facts if max(fact.value or 0.0, fact.baseline or 0.0) >= least]
+
+
+def _against_peers(what: str, values: NDArray[np.float64], rank: int, segment: Segment) -> Evidence:
+    peers = peer_median(values, rank)[segment.slice]
+    return _fact(what, values[segment.slice, rank], "its peers", peers)
 
 
 def _fact(

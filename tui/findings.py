@@ -63,6 +63,8 @@ def _slowdown(finding: Finding) -> str:
 
 
 def _fact(evidence: Evidence) -> str:
+    if evidence.value is None:
+        return evidence.what
     fact = f"{evidence.what}: {_figure(evidence.value, evidence.unit)}"
     if evidence.baseline is None:
         return fact
@@ -71,5 +73,5 @@ def _fact(evidence: Evidence) -> str:
 
 def _figure(value: float, unit: str) -> str:
     if unit != "s":
-        return f"{value:.2f}"
+        return f"{value:g} {unit}" if unit else f"{value:.2f}"
     return f"{value * 1e3:.1f} ms" if value < _LONG_S else f"{value:.1f} s"

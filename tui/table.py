@@ -31,7 +31,8 @@ def render_table(
 
     ``width`` is the terminal's where stdout is one, and unlimited elsewhere. Texts of several words
     are folded to fit; numbers and names are not, so that they can be read and copied: where these
-    alone are too wide, the table is.
+    alone are too wide, the table is. Of a text of several lines there is the first, and how many
+    more there are.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for index, name in enumerate(columns):
@@ -45,7 +46,7 @@ def render_table(
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(Text(format_cell(value)) for value in row))
+        table.add_row(*(Text(_first_line(format_cell(value))) for value in row))
     text = StringIO()
     console = Console(file=text, width=width or _terminal_width(), color_system=None)
     console.width = max(console.width, table.__rich_measure__(console, console.options).minimum)
@@ -62,6 +63,11 @@ def format_cell(value: Any) -> str:  # noqa: ANN401 - any value
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     return visible(str(value))
+
+
+def _first_line(text: str) -> str:
+    first, *more = text.strip("\n").split("\n")
+    return f"{first} (+{len(more)} lines)" if more else first
 
 
 def visible(text: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from collectors.clock import host_name
+from collectors.daemon.journal import Journal
 from collectors.errors import StorageError
 from collectors.samplers.logs import LogSampler
 from collectors.samplers.sampler import Absent, Happening
@@ -12,17 +14,22 @@ from collectors.samplers.sampler import Absent, Happening
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from collectors.daemon.journal import Journal
     from collectors.run import RunDirectory
 
 LOOK_S = LogSampler.period_s
+_CLAIM = "logs-read-by"
 
 
 class LogWatch:
-    """Follows the logs of the runs of this host for as long as they live."""
+    """Follows the logs of the runs of this host for as long as they live.
 
-    def __init__(self, journal: Journal) -> None:
+    Args:
+        reader: as who; the first that looks at a run reads its logs, and no other does.
+    """
+
+    def __init__(self, journal: Journal, reader: str = "collector") -> None:
         self._journal = journal
+        self._reader = reader
         self._samplers: dict[str, tuple[RunDirectory, LogSampler]] = {}
         self._finished: set[str] = set()
 
@@ -36,6 +43,8 @@ class LogWatch:
         self._finished &= ours.keys()
         troubles: list[StorageError] = []
         for run_id, run in ours.items():
+            if run_id not in self._samplers and not _claim(run, self._reader):
+                self._finished.add(run_id)
             if run_id not in self._finished:
                 _, sampler = self._samplers.setdefault(run_id, (run, LogSampler(run.logs)))
                 troubles += self._sample(run, sampler)
@@ -67,3 +76,28 @@ class LogWatch:
         except StorageError as error:
             return [error]
         return []
+
+
+def read_at_end(run: RunDirectory) -> None:
+    """Read the logs of a run that has ended, if no collector has begun to: it was too short.
+
+    Raises:
+        StorageError: its spool cannot be written.
+    """
+    journal = Journal()
+    try:
+        LogWatch(journal, "launcher").look([run])
+    finally:
+        journal.keep(())
+
+
+def _claim(run: RunDirectory, reader: str) -> bool:
+    """Whether ``reader`` is to read the logs of ``run``, or did so before it was started anew."""
+    path = run.path / _CLAIM
+    try:
+        with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
+            path.chmod(0o600)
+            file.write(reader)
+        return path.read_text("utf-8", "replace") == reader
+    except OSError:  # a run that was just removed, or a full disk, which recording will tell
+        return True

@@ -8,7 +8,8 @@ LOG_EVENTS = View(
     name="log_events",
     about="trouble that logs told of, one row a log, rule (nccl_error, cuda_error, out_of_memory, "
     "xid, traceback, not_finite, ...) and text: the first line of it, how many there were, when "
-    "the first and the last was counted; text: the whole traceback; rank NULL: the launcher's log",
+    "the first and the last was counted; text: the whole traceback (tables show its first line); "
+    "rank NULL: the launcher's log",
     select="""
     SELECT run_id, TRY_CAST(document ->> 'rank' AS INTEGER) AS rank, host,
            document ->> 'log' AS log, document ->> 'rule' AS rule,

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _VERSION = re.compile(r"2\.\d+")
 _MOST_MEMBERS = 8 << 20  # characters of their lists, all groups together
-_MOST_ENTRIES = 1_000_000
-_MOST_PARTS = 8_000_000  # of all entries together: a small file can refer to one a million times
+_MOST_ENTRIES = 50_000  # torch keeps 2000, or as many as its user asks for
+_MOST_PARTS = 2_000_000  # of all entries together: a small file can refer to one a million times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ class LogSampler:
         found: list[Happening] = []
         for name, log in sorted(self._followed.items()):
             try:
-                found += log.read(self._clock())
+                found += log.read(self._clock(), MOST_BEHIND)
             except OSError as error:
                 found += self._cannot_read(name, error)
             found += log.finish(self._clock())
@@ -111,7 +111,7 @@ class _Log:
         self._lines = LineSplitter()
         self._events = LogEvents()
 
-    def read(self, now_s: float) -> list[Happening]:
+    def read(self, now_s: float, most: int = MOST_BYTES) -> list[Happening]:
         """What is new; OSError: it cannot be read now."""
         found: list[Happening] = []
         if self._file < 0:
@@ -119,7 +119,7 @@ class _Log:
         elif self._replaced():
             found += self._take(now_s, MOST_BEHIND)
             self._open()
-        return found + self._take(now_s, MOST_BYTES)
+        return found + self._take(now_s, most)
 
     def finish(self, now_s: float) -> list[Happening]:
         """The last counts."""

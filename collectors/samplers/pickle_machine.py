@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_MOST_VALUES = 16_000_000
-_MOST_CONTAINERS = 2_000_000
+_MOST_CONTAINERS = 400_000
 _MOST_HEIGHT = 64  # of containers in containers
 _MOST_INTEGER = 1 << 60  # of keys: larger ones can be made to share their hashes
 _LONGEST_LINE = 1 << 20
@@ -31,7 +30,6 @@ class PickleMachine:
         # Of each container by its identity: how high it is, or ~height once it lies in another
         # and must not grow. So there are no cycles, and heights are exact.
         self._heights: dict[int, int] = {}
-        self._values_left = _MOST_VALUES
         self._containers_left = _MOST_CONTAINERS
 
     def result(self) -> object:
@@ -66,7 +64,6 @@ class PickleMachine:
 
     def push(self, value: object) -> None:
         """Put a scalar on the stack."""
-        self._spend()
         self._stack.append(value)
 
     def push_container(self, container: Any, children: Iterable[Any] = ()) -> None:  # noqa: ANN401 - any
@@ -93,7 +90,6 @@ class PickleMachine:
 
     def mark(self) -> None:
         """Remember this place of the stack."""
-        self._spend()
         self._marks.append(len(self._stack))
 
     def extend(self, values: Sequence[Any]) -> None:
@@ -120,7 +116,6 @@ class PickleMachine:
 
     def put(self, index: int) -> None:
         """Remember the topmost value."""
-        self._spend()
         self._memo[index] = self._stack[-1]
 
     def put_next(self) -> None:
@@ -135,11 +130,6 @@ class PickleMachine:
         """The two topmost values, for a message."""
         stack = [None, None, *self._stack[-2:]]
         return stack[-2], stack[-1]
-
-    def _spend(self) -> None:
-        self._values_left -= 1
-        if self._values_left < 0:
-            raise Damaged("it has too many values")
 
     def _top(self, kind: type) -> Any:  # noqa: ANN401 - the container on top
         if len(self._stack) <= (self._marks[-1] if self._marks else 0):

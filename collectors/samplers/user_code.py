@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from collectors.samplers.thread_stack import StackFrame
 
 _ROOT = Path(__file__).resolve().parents[2]
-_OPSUITE = tuple(f"{_ROOT / part}/" for part in ("collectors", "engine/watching", "opsuite"))
+_OPSUITE = tuple(
+    f"{_ROOT / part}/" for part in ("collectors", "engine/presence", "engine/watching", "opsuite")
+)
 _LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python3", "<frozen", "<string>")
 
 

@@ -51,8 +51,9 @@ class Presence:
         self.close()
 
     def close(self) -> None:
-        """Answer nobody any more; may be called again."""
+        """Answer nobody any more, and let go of the files; may be called again."""
         self._responder.stop()
+        self.board.detach()
         self._forget_stacks()
 
     def _forget_stacks(self) -> None:

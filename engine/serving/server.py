@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from starlette.middleware import Middleware
 
+from collectors.api_key import require_key
 from collectors.clock import host_name
 from collectors.errors import RunFailed, UsageError
 from collectors.recorder import Identity, NullRecorder, Recorder, open_recorder
@@ -71,7 +72,7 @@ def serve(
     """
     listener = bind(config.host, config.port)
     with listener.socket:
-        _require_key(listener, api_key)
+        require_key(listener.host, api_key, loopback=listener.loopback)
         if config.threads:
             torch.set_num_threads(config.threads)
         model = load_model(directory, pick_device(config.device))
@@ -110,15 +111,6 @@ async def _run(http: HttpServer, engine: Engine, streams: Streams, listener: Lis
         await http.serve(sockets=[listener.socket])
     finally:
         engine.stop()
-
-
-def _require_key(listener: Listener, api_key: str | None) -> None:
-    if not listener.loopback and not api_key:
-        raise UsageError(
-            f"{listener.host} can be reached from other machines, and no API key is set",
-            where="--host",
-            remedy="give --api-key-file (or OPSUITE_API_KEY), or listen on 127.0.0.1",
-        )
 
 
 def _served(name: str, model: LoadedModel, config: ServingConfig) -> ServedModel:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
@@ -11,6 +11,7 @@ from torch.distributed import distributed_c10d
 from torch.optim import optimizer as torch_optimizer
 
 from engine.watching.patches import Patches
+from engine.watching.workers import is_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ class _Armed:
         return call
 
     def _stepping(self, *_: Any) -> None:
-        if not _is_worker():
+        if not is_worker() and not _is_child_of_rank():
             self._begin()
 
     def _begin(self) -> None:
@@ -53,10 +54,5 @@ class _Armed:
         self._watch()
 
 
-def _is_worker() -> bool:
-    """Whether this is a helper of a rank: torch.compile's, or a loader's."""
-    import multiprocessing
-
-    return (multiprocessing.parent_process() is not None and "RANK" in os.environ) or (
-        "torch._inductor.compile_worker" in sys.modules
-    )
+def _is_child_of_rank() -> bool:
+    return multiprocessing.parent_process() is not None and "RANK" in os.environ

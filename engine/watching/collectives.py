@@ -14,6 +14,7 @@ from torch.distributed import distributed_c10d
 from collectors.clock import now_ns
 from collectors.membership import group_name
 from engine.watching.call_site import call_site
+from engine.watching.habit import Habit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,8 +86,7 @@ class Collectives:
         self._timeline = timeline
         self._groups: dict[Any, GroupFacts] = {}
         self._sequences: dict[str, int] = {}
-        self._last: tuple[str, ...] = ()
-        self._followers: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
+        self._habit = Habit()
         self._inside = False
 
     def install(self, patches: Patches) -> None:
@@ -137,7 +137,7 @@ class Collectives:
             sequence=sequence,
             size_bytes=size_bytes,
             where=where,
-            unusual=self._is_unusual(name, facts.name, where),
+            unusual=self._habit.is_broken_by(name, facts.name, where),
         )
         return Arrival(
             name=name, facts=facts, size_bytes=size_bytes, sequence=sequence, at_ns=now_ns()
@@ -168,14 +168,6 @@ class Collectives:
                 return None
             self._groups[key] = found
         return self._groups[key]
-
-    def _is_unusual(self, *call: str) -> bool:
-        """Whether this rank never did that after what it did last."""
-        pair, self._last = (self._last, call), call
-        if pair in self._followers:
-            return False
-        self._followers.add(pair)
-        return True
 
 
 def _facts(group: dist.ProcessGroup | None, axis: str) -> GroupFacts | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import OrderedDict
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from engine.watching.timeline import Timeline
 
 _MOST_ROOTS = 16
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_forward_hooks_always_called")
 
 
 class Modules:
@@ -30,6 +32,7 @@ class Modules:
         self._timeline = timeline
         self._patches = patches
         self._watched: dict[int, tuple[nn.Module, list[RemovableHandle]]] = {}
+        self._kinds: set[type] = set()
         self._open: list[Activity] = []
 
     def install(self) -> None:
@@ -42,6 +45,14 @@ class Modules:
         for module in _with_wrapped(model):
             if id(module) not in self._watched and not isinstance(module, torch.jit.ScriptModule):
                 self._watched[id(module)] = (module, self._hooked(module))
+                self._keep_from_copies(type(module))
+
+    def _keep_from_copies(self, kind: type[nn.Module]) -> None:
+        """Have copies and pickles of such modules made without our hooks."""
+        owner = next(base for base in kind.__mro__ if "__getstate__" in vars(base))
+        if owner not in self._kinds:
+            self._kinds.add(owner)
+            self._patches.wrap(owner, "__getstate__", _without_ours)
 
     def _hooked(self, module: nn.Module) -> list[RemovableHandle]:
         return [
@@ -91,9 +102,10 @@ class Modules:
 
 
 class _Hook:
-    """A hook of this process alone: in copies and pickles of its module there is one of nothing.
+    """A hook of this process alone: copies and pickles of its module do not have it.
 
-    That one is the standard library's, so that a pickled model loads where opsuite is not.
+    Those made past ``__getstate__`` have one of nothing in its place: the standard library's, so
+    that a pickled model loads where opsuite is not.
     """
 
     def __init__(self, call: Callable[..., None]) -> None:
@@ -104,6 +116,24 @@ class _Hook:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (nullcontext(), "__exit__")
+
+
+def _without_ours(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``__getstate__``, which says what a copy or a pickle is made of."""
+
+    def call(module: nn.Module) -> Any:
+        state = function(module)
+        if not isinstance(state, dict) or any(name not in state for name in _HOOKS):
+            return state
+        hooks = [*state["_forward_pre_hooks"].items(), *state["_forward_hooks"].items()]
+        ours = {key for key, hook in hooks if isinstance(hook, _Hook)}
+        return state | {name: _but(ours, state[name]) for name in _HOOKS} if ours else state
+
+    return call
+
+
+def _but(keys: set[int], hooks: dict[int, Any]) -> OrderedDict[int, Any]:
+    return OrderedDict((key, hook) for key, hook in hooks.items() if key not in keys)
 
 
 def _with_wrapped(model: nn.Module) -> list[nn.Module]:

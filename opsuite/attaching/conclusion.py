@@ -65,7 +65,7 @@ class Conclusion:
 
 def conclude(gathered: Gathered, flights: Sequence[FlightEntry] = ()) -> Conclusion:
     """Look at everything that was gathered."""
-    stacks = with_sources(stacks_of(gathered.whole_look))
+    stacks = with_sources(stacks_of(gathered.whole_look, gathered.roots))
     places = places_of(stacks)
     motions = tuple(gathered.motions())
     state = _state(motions, places, gathered.targets.missing)

@@ -9,7 +9,7 @@ from playbooks.hang.observation import Frame, Observation, RankStack
 from playbooks.hang.place import place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from collectors.samplers.thread_stack import ProcessStacks, StackFrame
     from opsuite.attaching.look import Look
@@ -41,17 +41,21 @@ def observations_of(targets: Targets, look: Look) -> list[Observation]:
     return sorted([*found, *gone], key=lambda one: one.rank)
 
 
-def stacks_of(look: Look) -> list[RankStack]:
-    """The stacks of the ranks and their children, as far as they could be read."""
+def stacks_of(look: Look, roots: Mapping[int, str]) -> list[RankStack]:
+    """The stacks of the ranks and their children, as far as they could be read.
+
+    Args:
+        roots: by process, of the collectives that they are in.
+    """
     return [
-        _stack(sighting.rank, found)
+        _stack(sighting.rank, found, roots.get(found.pid, ""))
         for sighting in look.ranks.values()
         for found in [*([sighting.stacks] if sighting.stacks else []), *sighting.children]
         if found.main is not None
     ]
 
 
-def _stack(rank: int, found: ProcessStacks) -> RankStack:
+def _stack(rank: int, found: ProcessStacks, root: str) -> RankStack:
     main = found.main
     assert main is not None
     return RankStack(
@@ -60,6 +64,7 @@ def _stack(rank: int, found: ProcessStacks) -> RankStack:
         active=main.active,
         child=f"{found.child} {found.pid}" if found.child else "",
         others=tuple(_frames(thread.frames) for thread in found.threads if thread is not main),
+        root=root,
     )
 
 

@@ -24,7 +24,7 @@ def slowest(gathered: Gathered) -> str:
     seen: dict[int, list[Place]] = {target.rank: [] for target in gathered.targets.ranks}
     for look in gathered.looks:
         if look.whole:
-            for rank, place in places_of(with_sources(stacks_of(look))).items():
+            for rank, place in places_of(with_sources(stacks_of(look, {}))).items():
                 seen[rank].append(place)
     if len(seen) < 2 or min(map(len, seen.values())) < _FEWEST_LOOKS:
         return ""

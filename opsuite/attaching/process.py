@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _PYTHON = re.compile(r"(lib)?python[\d.]*[a-z]?(-dbg)?|pypy[\d.]*", re.IGNORECASE)
+_TORCH = "/libtorch_python"
 _OF_TORCH = "pt_"  # how torch names threads, the main ones of its processes among them
 
 
@@ -74,6 +75,20 @@ def is_hidden(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     return False
+
+
+def own_line() -> frozenset[int]:
+    """This process and all above it."""
+    return frozenset([os.getpid(), *(above.pid for above in psutil.Process().parents())])
+
+
+def has_torch(pid: int) -> bool | None:
+    """Whether a process has loaded torch; None: that may not be seen, or not on this system."""
+    try:
+        with Path(f"/proc/{pid}/maps").open(encoding="utf-8", errors="replace") as maps:
+            return any(_TORCH in line for line in maps)
+    except OSError:
+        return None
 
 
 def still_there(process: Process) -> bool:

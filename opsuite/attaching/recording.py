@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from collectors.clock import host_name
@@ -11,9 +10,11 @@ from collectors.recorder import Identity, open_recorder
 from collectors.redaction import redact_command
 from collectors.run import RunDirectory
 from collectors.samplers.stack_entries import fitted, stack_entries
+from opsuite.attaching.programs import script_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from opsuite.attaching.look import Look, Sighting
     from opsuite.attaching.targets import Target, Targets
@@ -43,7 +44,7 @@ class Recording:
         """
         run = RunDirectory.create(
             home,
-            name=name or f"attached-{_script(targets.ranks[0])}",
+            name=name or f"attached-{script_of(targets.ranks[0].process)}",
             kind="training",
             command=command,
             config={"attached": {str(each.rank): _account(each) for each in targets.ranks}},
@@ -99,15 +100,6 @@ def _account(target: Target) -> dict[str, Any]:
         "user": process.user or "",
         "command": redact_command(process.command),
     }
-
-
-def _script(target: Target) -> str:
-    """What a rank runs, in a word."""
-    arguments = list(target.process.command[1:])
-    if "-m" in arguments[:-1]:
-        return arguments[arguments.index("-m") + 1].rpartition(".")[2]
-    scripts = (Path(argument).stem for argument in arguments if argument.endswith(".py"))
-    return next(scripts, "job")
 
 
 def entries_of(sighting: Sighting) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from collectors.errors import OpsuiteError
+from collectors.samplers.call_roots import roots_of
 from collectors.samplers.stacks import dump
 from opsuite.attaching.look import Look, look_at
 from opsuite.attaching.motion import Motion, RankMotion, motion_of
@@ -19,11 +20,11 @@ from opsuite.attaching.permissions import (
     missing_stacks,
     missing_tool,
 )
-from opsuite.attaching.process import is_hidden, look_up
+from opsuite.attaching.process import has_torch, is_hidden, look_up, own_line
 from opsuite.attaching.targets import Targets, find_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from opsuite.attaching.recording import Recording
 
@@ -33,6 +34,7 @@ _COST = 4.0  # a look of 200 ms is followed by 800 ms without
 _KEPT_EVERY_S = 2.0  # stacks; what is used is kept of every look
 _DOUBTFUL_FOR_S = 3.0
 _DOUBTFUL_PERIOD_S = 0.03
+_ROOTS_S = 5.0
 _STARTS_OTHERS = ("torch/multiprocessing/spawn.py", "/multiprocessing/process.py")
 
 
@@ -44,12 +46,14 @@ class Gathered:
         looks: the oldest first.
         costs: what could not be seen, and why.
         ended: ranks that ended while they were looked at.
+        roots: by process, of the collectives in which they are, such as "src 0".
     """
 
     targets: Targets
     looks: list[Look] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
+    roots: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def whole_look(self) -> Look:
@@ -68,7 +72,12 @@ def find(pids: Sequence[int]) -> Targets:
         Unreachable: there is none; UsageError: they are of several jobs.
     """
     return find_targets(
-        pids, look_up(pids), is_hidden=is_hidden, waits_for_children=_waits_for_children
+        pids,
+        look_up(pids),
+        is_hidden=is_hidden,
+        waits_for_children=_waits_for_children,
+        has_torch=has_torch,
+        ours=own_line(),
     )
 
 
@@ -105,6 +114,8 @@ def gather(
         pause_s = max(_PERIOD_S, (_COST + 1) * (time.monotonic() - began_s))
         time.sleep(max(0.0, began_s + pause_s - time.monotonic()))
     _look_closer(gathered)
+    seen = [one.stacks for one in gathered.whole_look.ranks.values() if one.stacks is not None]
+    gathered.roots = roots_of(seen, within_s=_ROOTS_S)
 
 
 def _look_closer(gathered: Gathered) -> None:

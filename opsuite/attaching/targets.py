@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collectors.errors import Unreachable, UsageError
+from opsuite.attaching.programs import is_opsuites, require_one_program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from opsuite.attaching.process import Process
 
@@ -72,26 +73,43 @@ def find_targets(
     *,
     is_hidden: Callable[[int], bool],
     waits_for_children: Callable[[int], bool],
+    has_torch: Callable[[int], bool | None],
+    ours: Collection[int] = (),
 ) -> Targets:
     """The ranks among the ``given`` processes and their descendants.
+
+    Opsuite's own processes are none, and neither are ``ours``: this one and those above it. Of what
+    only descends from a process that was given, without a number of its own, a rank has torch.
 
     Args:
         processes: the given ones and all their descendants (:func:`.process.look_up`).
         is_hidden: whether a number that is not in ``processes`` is in use nevertheless.
         waits_for_children: whether the stack of a process shows that it only started others.
+        has_torch: whether a process has loaded it; None: that may not be seen.
 
     Raises:
         Unreachable: there is no rank; each number is told with its reason.
-        UsageError: they are of several jobs.
+        UsageError: they are of several jobs, or of programs that have nothing in common.
     """
     given = list(dict.fromkeys(given))
     refused = {pid: reason for pid in given if (reason := _refusal(pid, processes, is_hidden))}
     tree = _Tree(processes)
     kept = [pid for pid in given if pid not in refused]
-    pythons = [p for p in tree.below(kept) if p.python and p.state not in _GONE]
+    pythons = [
+        p
+        for p in tree.below(kept)
+        if p.python and p.state not in _GONE and p.pid not in ours and not is_opsuites(p)
+    ]
     ranks, notes = _by_environment(tree, pythons)
     if not ranks:
-        ranks, notes = _by_order(tree, kept, pythons, waits_for_children)
+        likely = [p for p in pythons if p.pid in kept or has_torch(p.pid) is not False]
+        ranks, notes = _by_order(tree, kept, likely, waits_for_children)
+    if not ranks and kept:
+        raise Unreachable(
+            "none of these processes, and nothing below them, looks like a rank",
+            where=", ".join(f"process {pid}" for pid in kept),
+            remedy="give the numbers of the ranks' processes, or of the torchrun above them",
+        )
     if not ranks:
         raise Unreachable(
             "there is no rank to look at",
@@ -211,6 +229,7 @@ def _by_order(
 ) -> tuple[list[Target], list[str]]:
     """The ranks where no environment tells them: as they were given, or as they began."""
     tops = [p for p in pythons if not any(above in pythons for above in tree.above(p))]
+    require_one_program([p for p in tops if p.pid not in given])
     chosen = sorted(tops, key=lambda p: _place(tree, p, given))
     children = [c for c in tree.children(chosen[0].pid) if _may_be_rank(c)] if chosen else []
     started = children and (_is_starter(chosen[0]) or waits_for_children(chosen[0].pid))

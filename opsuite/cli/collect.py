@@ -248,7 +248,7 @@ def _render(data: dict[str, Any]) -> str:
         "opsuite": f"{data['version']}, protocol {data['protocol']}",
         "home": data["home"],
         "socket": data["socket"],
-        "runs": ", ".join(run["run_id"] for run in data["runs"]) or "none",
+        "runs": ", ".join(run["run_id"] for run in data["runs"]) or "none live",
         "rows": f"{data['rows']} since it started, {data['hot_rows']} not sealed yet",
         "lag, last minute": lag(data["lag"]["last_minute"]),
         "lag, since start": lag(data["lag"]["since_start"]),
@@ -256,5 +256,16 @@ def _render(data: dict[str, Any]) -> str:
         "processor": f"{format_cell(data['cpu_s'])} s",
         "clients": str(data["clients"]),
     }
+    facts |= {"samplers": _at_work(data["samplers"])}
     lines = [f"{name:<18}{value}" for name, value in facts.items()]
+    lines += [
+        f"{'':<18}{each['name']} {each['state']}: {each['reason']}"
+        for each in data["samplers"]
+        if each["reason"]
+    ]
     return "\n".join(lines + [f"warning: {text}" for text in data["warnings"]])
+
+
+def _at_work(samplers: list[dict[str, Any]]) -> str:
+    names = [each["name"] for each in samplers if each["state"] == "present"]
+    return ", ".join(names) or "none was read: they are while a run lives here"

@@ -22,7 +22,7 @@ def diagnose(
 ) -> None:
     """Name the rank that holds the others up, and why.
 
-    Exits with 0 where nothing is wrong and with 1 where something was found.
+    Exits with 1 where something was found that is at least likely, and with 0 otherwise.
     """
     from collectors.daemon.access import open_store
     from collectors.run import RunDirectory
@@ -39,7 +39,7 @@ def diagnose(
         print_json(diagnosis.to_json())
     else:
         print_data(render_diagnosis(diagnosis))
-    if diagnosis.findings:
+    if diagnosis.sure:
         raise typer.Exit(ExitCode.FINDINGS_OR_FAILED)
 
 

@@ -41,12 +41,12 @@ def prometheus(
     The address is printed. With no --api-key-file, OPSUITE_API_KEY is the key; with neither, only
     this machine may connect. `last` follows: it is the newest run at each scrape.
     """
+    from collectors.api_key import read_key, require_key
     from collectors.daemon.access import open_store
     from collectors.exporters.metrics_server import MetricsServer
     from collectors.exporters.prometheus import MetricsPage
     from collectors.settings import Settings
     from engine.serving.listener import bind
-    from opsuite.api_key import read_key, require_key
     from opsuite.collecting import start_collecting
 
     settings = Settings.from_environment()

@@ -26,7 +26,8 @@ def run(
     Every Python process below it that trains with torch becomes a watched rank: steps, waiting for
     data, forward, backward, optimizer, collectives. The output of ranks goes into logs and is shown
     with their number. A failed command ends with the rank that failed first and what it said; one
-    that ends well with a diagnosis. Exits with 0, 1 (it failed) or 130 (it was interrupted).
+    that ends well with a diagnosis. Ctrl-C is the command's; where it runs on, a second one, after
+    ten seconds, ends all its processes. Exits with 0, 1 (it failed) or 130 (it was interrupted).
     """
     from collectors.settings import Settings
     from opsuite.running.session import CommandOptions, run_command

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from collectors.errors import UsageError
+from collectors.api_key import read_key
 from collectors.settings import Settings
 from opsuite.collecting import start_collecting
 from opsuite.extras import require_engine
@@ -53,7 +53,7 @@ def serve(
     from opsuite.model_reference import resolve_model
 
     settings = Settings.from_environment()
-    api_key = _read_key(api_key_file) if api_key_file else settings.api_key
+    api_key = read_key(api_key_file) if api_key_file else settings.api_key
     require_engine()
     reference = resolve_model(settings.home, model)
     options = {
@@ -90,20 +90,3 @@ def _serve(
     given = {key: value for key, value in options.items() if value is not None}
     config = resolve(ServingConfig, [("the command line", given)]).value
     serve_model(directory, config, settings=settings, api_key=api_key, on_ready=announce)
-
-
-def _read_key(path: Path) -> str:
-    try:
-        key = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise UsageError(
-            f"the API key cannot be read: {reason}", where=str(path), remedy="check the file"
-        ) from None
-    if not key or not key.isascii() or not key.isprintable():
-        raise UsageError(
-            "the file holds no usable API key",
-            where=str(path),
-            remedy="write one line of printable ASCII into it",
-        )
-    return key

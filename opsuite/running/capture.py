@@ -11,7 +11,7 @@ import tty
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from collectors.errors import StorageError
+from opsuite.running.launcher_log import LauncherLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from opsuite.running.screen import Screen
 
-LAUNCHER_LOG = "launcher.log"
 _CHUNK = 65_536
 _QUIET_S = 0.2
 _LAST_S = 2.0
@@ -44,12 +43,7 @@ class Capture:
 
     def __init__(self, logs: Path, screen: Screen) -> None:
         self._screen = screen
-        try:
-            self._log = os.open(
-                logs / LAUNCHER_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-            )
-        except OSError as error:
-            raise StorageError.from_os_error(error, f"making {LAUNCHER_LOG}") from error
+        self._log = LauncherLog(logs)
         self._out, self._error = _channels(screen.terminals)
         self._ended = threading.Event()
         self._pumps = [
@@ -77,23 +71,30 @@ class Capture:
                 size = fcntl.ioctl(ours, termios.TIOCGWINSZ, bytes(8))
                 fcntl.ioctl(channel.near, termios.TIOCSWINSZ, size)
 
-    def close(self) -> None:
-        """Read what is left; what still writes afterwards is not waited for."""
+    def close(self) -> list[str]:
+        """Read what is left; what still writes afterwards is not waited for.
+
+        Gives what there is to tell of it.
+        """
         self._ended.set()
         for pump in self._pumps:
             if pump.is_alive():
                 pump.join(_LAST_S)
-        os.close(self._log)
+        self._log.close()
+        return [f"note: {self._log.bound}"] if self._log.bounded else []
 
     def _pump(self, channel: _Channel) -> None:
         begun = b""
         for chunk in self._chunks(channel):
-            self._screen.pass_on(chunk, error=channel.error)
+            shown = self._screen.pass_on(chunk, error=channel.error)
             whole, end, begun = (begun + chunk).rpartition(b"\n")
             if len(begun) > _CHUNK:
                 whole, end, begun = whole + end, begun, b""
-            self._keep(whole + end)
-        self._keep(begun)
+            self._log.keep(whole + end)
+            if not shown:
+                begun += _hang_up(channel.near)
+                break
+        self._log.keep(begun)
 
     def _chunks(self, channel: _Channel) -> Iterator[bytes]:
         while True:
@@ -110,12 +111,13 @@ class Capture:
                 return
             yield chunk
 
-    def _keep(self, lines: bytes) -> None:
-        """In the log the lines of both streams stay whole."""
-        try:
-            os.write(self._log, lines)
-        except OSError:  # a full disk costs the log only: the user still sees it
-            return
+
+def _hang_up(pipe: int) -> bytes:
+    """Let the command, too, know that its reader has gone away; gives what is in the pipe still."""
+    ready, _, _ = select.select([pipe], [], [], 0)
+    left = os.read(pipe, _CHUNK) if ready else b""
+    os.close(pipe)
+    return left
 
 
 def _channels(terminals: tuple[bool, bool]) -> tuple[_Channel, _Channel]:

@@ -9,21 +9,25 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from collectors.errors import UsageError
+from opsuite.output import narrate
+from opsuite.running.stopping import HINT_S, LAST_S, Resort, Stopping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
+
+    import psutil
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 _HANDLED = {*_STOPPING, *_PASSED_ON, signal.SIGCHLD, signal.SIGWINCH}
 _BY_KERNEL = 0x80  # si_code: the terminal's driver sent it, to all of the foreground
-_LEFT_BEHIND_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +73,9 @@ def find_command(command: Sequence[str]) -> None:
 class ForegroundCommand:
     """A child in our own process group and terminal; a context that lets none of it live on.
 
-    Ctrl-C reaches it from the terminal; what is sent to us alone is passed on. It gets SIGTERM when
-    we are killed. Make it in the main thread, before any other thread begins.
+    Ctrl-C reaches it from the terminal; what is sent to us alone is passed on. Where it goes on for
+    long, a further signal ends all of it. It gets SIGTERM when we are killed. Make it in the main
+    thread, before any other thread begins.
 
     Args:
         streams: descriptors of its stdout and stderr.
@@ -92,7 +97,7 @@ class ForegroundCommand:
     ) -> None:
         self._resized = resized
         self._spared = spared
-        self._interrupted = ""
+        self._stopping = Stopping()
         self._libc = ctypes.CDLL(None)
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what its children leave behind comes to us
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
@@ -133,8 +138,9 @@ class ForegroundCommand:
                 self._handle(told)
             if time.monotonic() >= due:
                 look()
+                self._resort(self._stopping.look(time.monotonic()))
                 due = time.monotonic() + every_s
-        return CommandEnd(exit_code=self._child.returncode, interrupted=self._interrupted)
+        return CommandEnd(exit_code=self._child.returncode, interrupted=self._stopping.asked_by)
 
     def _handle(self, told: signal.struct_siginfo) -> None:
         number = signal.Signals(told.si_signo)
@@ -142,9 +148,19 @@ class ForegroundCommand:
             self._resized()
         elif number != signal.SIGCHLD:
             if number in _STOPPING:
-                self._interrupted = self._interrupted or number.name
+                self._resort(self._stopping.asked(number.name, time.monotonic()))
             if told.si_code != _BY_KERNEL:
                 self._child.send_signal(number)
+
+    def _resort(self, to: Resort | None) -> None:
+        if to is Resort.HINT:
+            after = f"still running {HINT_S:g} s after {self._stopping.asked_by}"
+            with suppress(OSError):  # nobody reads it
+                narrate(f"{after}; another one (Ctrl-C) ends the command and all its processes")
+        elif to is not None:
+            end = "terminate" if to is Resort.TERMINATE else "kill"
+            for each in _descendants(self._spared):
+                _try(getattr(each, end))
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +175,7 @@ class ForegroundCommand:
             if self._child.poll() is None:
                 self._child.terminate()
                 self._wait_briefly()
-            if error is not None or self._interrupted or self._child.returncode:
+            if error is not None or self._stopping.asked_by or self._child.returncode:
                 _end_descendants(self._spared)
         finally:
             while signal.sigtimedwait(_HANDLED, 0) is not None:
@@ -168,20 +184,26 @@ class ForegroundCommand:
 
     def _wait_briefly(self) -> None:
         try:
-            self._child.wait(_LEFT_BEHIND_S)
+            self._child.wait(LAST_S)
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
+
+
+def _descendants(spared: frozenset[int]) -> list[psutil.Process]:
+    import psutil
+
+    return [one for one in psutil.Process().children(recursive=True) if one.pid not in spared]
 
 
 def _end_descendants(spared: frozenset[int]) -> None:
     """End what a failed command left behind, such as the launcher of a script that was killed."""
     import psutil
 
-    left = [one for one in psutil.Process().children(recursive=True) if one.pid not in spared]
+    left = _descendants(spared)
     for each in left:
         _try(each.terminate)
-    _, left = psutil.wait_procs(left, timeout=_LEFT_BEHIND_S)
+    _, left = psutil.wait_procs(left, timeout=LAST_S)
     for each in left:
         _try(each.kill)
     psutil.wait_procs(left, timeout=1.0)

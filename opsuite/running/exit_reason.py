@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 from collectors.board_reader import open_boards
 from collectors.clock import host_name, process_lives_since, process_space
 from engine.training.failure import ObservedFailure, explain, first_failure, log_path
-from opsuite.running.capture import LAUNCHER_LOG
+from opsuite.running import launcher_log
 from opsuite.running.launcher_report import ReportedEnd, read_report
+from opsuite.running.screen import harmless_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,15 +68,17 @@ def last_words(run: Path) -> dict[int, LastWord]:
 
 
 def explain_failure(run: Path, exit_code: int, words: Mapping[int, LastWord]) -> str:
-    """For people: who failed first, and how.
+    """For people: who failed first, and how; without power over their terminal.
 
     Args:
         exit_code: of the command; minus the signal's number where a signal ended it.
         words: by rank (:func:`last_words`).
     """
-    logs = run / "logs"
-    launcher = read_tail(logs / LAUNCHER_LOG)
-    reported = read_report(launcher) or _from_boards(words)
+    return harmless_text(_explained(run / "logs", exit_code, words))
+
+
+def _explained(logs: Path, exit_code: int, words: Mapping[int, LastWord]) -> str:
+    reported = read_report(_launcher_tail(logs)) or _from_boards(words)
     if not reported:
         vanished = sorted(rank for rank, word in words.items() if word.vanished)
         return _silent_end(logs, exit_code, vanished, words)
@@ -115,6 +119,10 @@ def read_tail(log: Path) -> str:
         return ""
 
 
+def _launcher_tail(logs: Path) -> str:
+    return launcher_log.read_tail(logs, _TAIL_BYTES).decode("utf-8", "replace")
+
+
 def _from_boards(words: Mapping[int, LastWord]) -> list[ReportedEnd]:
     now_s = int(time.time())
     return [
@@ -143,8 +151,8 @@ def _observe(end: ReportedEnd, logs: Path, words: Mapping[int, LastWord]) -> Obs
 def _silent_end(
     logs: Path, exit_code: int, vanished: Sequence[int], words: Mapping[int, LastWord]
 ) -> str:
-    log = logs / LAUNCHER_LOG
-    said = last_traceback(read_tail(log))
+    log = logs / launcher_log.NAME
+    said = last_traceback(_launcher_tail(logs))
     if exit_code > _BY_SHELL:
         exit_code = _BY_SHELL - exit_code
     told = explain(
@@ -153,6 +161,8 @@ def _silent_end(
         log=log,
     )
     lines = ["the command failed: " + str(told).partition(" failed first: ")[2]]
+    if exit_code == -signal.SIGPIPE:
+        lines.append("  (who read its output has gone away)")
     if len(words) > 1 and vanished:
         who = ", ".join(map(str, vanished))
         lines.insert(0, f"ended without a word: rank {who} on {words[vanished[0]].facts.host}")
@@ -161,4 +171,4 @@ def _silent_end(
 
 def _log_of(logs: Path, rank: int) -> Path:
     own = log_path(logs, rank)
-    return own if own.exists() else logs / LAUNCHER_LOG
+    return own if own.exists() else logs / launcher_log.NAME

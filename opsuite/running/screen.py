@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 _RESET = b"\x1b[0m"
 _COLOUR = re.compile(rb"(\x1b\[[0-9;]{0,32}m)")
-_POWERLESS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
+_POWERLESS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
 
 
 @dataclass
 class _Stream:
-    """Where it goes, and whether its last line has no end yet."""
+    """Where it goes, whether its last line has no end yet, and whether its reader has gone."""
 
     descriptor: int
     terminal: bool
@@ -24,7 +24,7 @@ class _Stream:
 
 
 class Screen:
-    """Our stdout and stderr; safe under threads. A reader that has gone away is not missed."""
+    """Our stdout and stderr; safe under threads. What a full disk refuses is left out."""
 
     def __init__(self, out: int = 1, error: int = 2) -> None:
         self._lock = threading.Lock()
@@ -36,10 +36,12 @@ class Screen:
         """Which of the two streams is a terminal."""
         return self._out.terminal, self._error.terminal
 
-    def pass_on(self, chunk: bytes, *, error: bool) -> None:
-        """Write as it is what the command itself has written."""
+    def pass_on(self, chunk: bytes, *, error: bool) -> bool:
+        """Write as it is what the command itself has written; False: its reader has gone away."""
+        stream = self._error if error else self._out
         with self._lock:
-            self._write(self._error if error else self._out, chunk)
+            self._write(stream, chunk)
+            return not stream.gone
 
     def lines(self, prefix: str, lines: list[bytes]) -> None:
         """Write whole lines, each behind ``prefix``; colours stay, other escapes do nothing."""
@@ -61,8 +63,10 @@ class Screen:
                 left = left[os.write(stream.descriptor, left) :]
             except BlockingIOError:  # somebody shares the terminal, and made it so
                 select.select([], [stream.descriptor], [])
-            except OSError:  # its reader has gone away, or its disk is full: the logs have it all
+            except BrokenPipeError:
                 stream.gone = True
+            except OSError:  # a full disk, or a terminal that was closed: the logs have it all
+                break
         stream.open_line = not data.endswith((b"\n", b"\r"))
         if stream.terminal and not stream.open_line:
             self._out.open_line = self._error.open_line = False
@@ -78,5 +82,11 @@ def harmless(line: bytes) -> bytes:
     return b"".join(parts) + _RESET
 
 
+def harmless_text(text: str) -> str:
+    """The same of a text of many lines."""
+    lines = [harmless(line.encode("utf-8", "replace")) for line in text.split("\n")]
+    return b"\n".join(lines).decode("utf-8")
+
+
 def _escape(found: re.Match[bytes]) -> bytes:
-    return b"\\x%02x" % found[0][0]
+    return b"\\x%02x" % found[0][-1]  # U+0080 to U+009F are their last byte

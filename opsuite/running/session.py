@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,7 @@ from opsuite.output import narrate
 from opsuite.running.capture import Capture
 from opsuite.running.command import CommandEnd, ForegroundCommand, find_command
 from opsuite.running.exit_reason import explain_failure, last_words
+from opsuite.running.hang_told import hang_told
 from opsuite.running.injection import DUMPS, injected_environment
 from opsuite.running.screen import Screen
 from opsuite.running.tail import RankLogs
@@ -78,7 +81,11 @@ def run_command(
     finally:
         if run.owned:
             run.finish(_STATUS[code], code)
-    _conclude(run, settings, end, code)
+    try:
+        _read_logs(run, settings)
+        _conclude(run, settings, end, code)
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody hears what there is to say; the exit code tells all the same
     return code
 
 
@@ -152,9 +159,11 @@ def _nothing() -> None: ...
 
 def _close(capture: Capture, shown: RankLogs) -> None:
     troubles = shown.close()
-    capture.close()
-    for path, reason in troubles.items():
-        narrate(f"warning: {path} was not shown to its end: {reason}")
+    notes = capture.close()
+    notes += [f"warning: {path} was not shown to its end: {why}" for path, why in troubles.items()]
+    with suppress(BrokenPipeError):
+        for note in notes:
+            narrate(note)
 
 
 class WorldSize:
@@ -179,6 +188,17 @@ class WorldSize:
                 narrate(f"warning: {error}")
 
 
+def _read_logs(run: RunDirectory, settings: Settings) -> None:
+    """Trouble in logs of which no collector has taken notice."""
+    from collectors.daemon.log_watch import read_at_end
+
+    if run.owned and settings.record:
+        try:
+            read_at_end(run)
+        except StorageError as error:
+            narrate(f"warning: {error}")
+
+
 def _exit_code(end: CommandEnd) -> ExitCode:
     if end.interrupted or end.exit_code == -signal.SIGINT:
         return ExitCode.INTERRUPTED
@@ -199,3 +219,5 @@ def _conclude(run: RunDirectory, settings: Settings, end: CommandEnd, code: Exit
     else:
         narrate(f"run {run.run_id} failed")
         narrate(explain_failure(run.path, end.exit_code, words))
+    if code is not ExitCode.FINE and (told := hang_told(run.logs, run.run_id)):
+        narrate("\n".join(["it hung before:", *told]))

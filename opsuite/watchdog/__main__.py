@@ -1,4 +1,4 @@
-"""``python -P -m opsuite.watchdog RUN_DIR [--own]``: see :mod:`opsuite.watchdog.process`."""
+"""``python -P -m opsuite.watchdog RUN_DIR``: see :mod:`opsuite.watchdog.process`."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="opsuite.watchdog")
     parser.add_argument("run", type=Path)
     parser.add_argument("--own", action="store_true")
+    parser.add_argument("--launcher", type=int)
     arguments = parser.parse_args()
     try:
-        return _watch(RunDirectory.load(arguments.run.absolute()), own=arguments.own)
+        run = RunDirectory.load(arguments.run.absolute())
+        return _watch(run, own=arguments.own, launcher=arguments.launcher)
     except OpsuiteError as error:
         sys.stderr.write(f"opsuite: nobody watches for hangs: {error}\n")
         return error.exit_code
 
 
-def _watch(run: RunDirectory, *, own: bool) -> int:
+def _watch(run: RunDirectory, *, own: bool, launcher: int | None) -> int:
     stopped = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -53,7 +55,7 @@ def _watch(run: RunDirectory, *, own: bool) -> int:
         start_collecting(settings)
     else:
         own = False
-    Watchdog(run, settings, own=own, stopped=stopped).run()
+    Watchdog(run, settings, own=own, stopped=stopped, launcher=launcher).run()
     return 0
 
 

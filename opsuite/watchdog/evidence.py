@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collectors.errors import OpsuiteError
+from collectors.samplers.call_roots import roots_of
 from collectors.samplers.flight_recorder import read_flight_dump
 from collectors.samplers.last_collectives import last_entries
 from collectors.samplers.ras import read_ras
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from playbooks.hang.observation import Observation
 
 _STACKS_S = 4.0
+_ROOTS_S = 2.0
 _FLIGHTS_S = 2.0
 _RAS_S = 2.0
 _POLL_S = 0.05
@@ -67,7 +69,9 @@ def gather(
     by_pid = {rank.facts.pid: number for number, rank in here.items()}
     boards = {rank.facts.pid: rank.facts for rank in here.values()}
     processes = tuple(read_stacks(list(by_pid), boards=boards, within_s=_STACKS_S))
-    stacks = [_stack(by_pid[each.rank_pid], each) for each in processes if each.threads]
+    roots = roots_of(processes, within_s=_ROOTS_S) if flights else {}
+    read = [each for each in processes if each.threads]
+    stacks = [_stack(by_pid[each.rank_pid], each, roots.get(each.pid, "")) for each in read]
     stacks += _compilers(by_pid)
     entries, notes = _flights(here, asked)
     notes += [each.error for each in processes if each.error and not each.child]
@@ -89,7 +93,7 @@ def _has_recorder(rank: LocalRank) -> bool:
     return bool(rank.facts.flight_file)
 
 
-def _stack(rank: int, process: ProcessStacks) -> RankStack:
+def _stack(rank: int, process: ProcessStacks, root: str) -> RankStack:
     main = process.main
     assert main is not None, process.pid
     child = f"{process.child} {process.pid}" if process.child else ""
@@ -99,6 +103,7 @@ def _stack(rank: int, process: ProcessStacks) -> RankStack:
         active=main.active,
         child=child,
         others=tuple(_frames(thread) for thread in process.threads if thread is not main),
+        root=root,
     )
 
 

@@ -24,7 +24,7 @@ class Guard:
         if not wanted:
             return
         try:
-            self._process = start_watchdog(run.path)
+            self._process = start_watchdog(run.path, launcher=True)
         except OSError as error:
             narrate(f"warning: nobody watches for hangs: {error.strerror}")
 

@@ -9,6 +9,7 @@ from collectors.errors import DataError, OpsuiteError
 from collectors.manifest import ENDED
 from collectors.run import RunDirectory
 from opsuite.watchdog.ending import conclude
+from opsuite.watchdog.orphans import Orphans
 from opsuite.watchdog.ranks import LocalRanks
 from opsuite.watchdog.voice import Voice
 from playbooks.hang.patience import Alarm, HangWatch, Overdue, Patience, WentOn
@@ -37,10 +38,18 @@ class Watchdog:
     Args:
         own: whether this process owns the run, and says how it has ended.
         stopped: set by signals.
+        launcher: process id of our parent, which the ranks must not outlive for long; None: of
+            nobody.
     """
 
     def __init__(
-        self, run: RunDirectory, settings: Settings, *, own: bool, stopped: threading.Event
+        self,
+        run: RunDirectory,
+        settings: Settings,
+        *,
+        own: bool,
+        stopped: threading.Event,
+        launcher: int | None = None,
     ) -> None:
         self._run = run
         self._home = run.path.parents[1]
@@ -48,6 +57,7 @@ class Watchdog:
         self._stopped = stopped
         self._voice = Voice(run.logs)
         self._ranks = LocalRanks(run.path / "boards")
+        self._orphans = Orphans(launcher, self._voice)
         self._watch = HangWatch(Patience.of(settings.hang_s))
         self._bundles: Bundles | None = None
         self._begun_s = time.monotonic()
@@ -60,6 +70,9 @@ class Watchdog:
             if over.reached(ranks, time.monotonic()) or self._stopped.is_set():
                 break
             self._look(ranks)
+            self._orphans.look(
+                (each.facts for each in self._ranks.ranks.values()), time.monotonic()
+            )
             leaving = any(each.left is not None for each in ranks)
             self._stopped.wait(_SOON_S if leaving else _EVERY_S)
         if self._bundles is not None:

@@ -16,20 +16,25 @@ _OF_A_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "OPSUITE_RUN", "OPSUITE_STREAM
 _started: list[subprocess.Popen[bytes]] = []  # nobody need wait for them, or is warned of it
 
 
-def start_watchdog(run: Path, *, own: bool = False) -> subprocess.Popen[bytes]:
+def start_watchdog(
+    run: Path, *, own: bool = False, launcher: bool = False
+) -> subprocess.Popen[bytes]:
     """Start it for the run in the directory ``run``; where it has one on this host, it just ends.
 
     It is a session of its own, outlives whoever started it, and writes to this stderr.
 
     Args:
         own: it takes the run over, and says at its end how the run has ended.
+        launcher: the ranks have this process above them: when it is killed, they are ended.
 
     Raises:
         OSError: it cannot be started.
     """
     command = [sys.executable, "-P", "-m", "opsuite.watchdog", str(run.absolute())]
+    command += ["--own"] if own else []
+    command += ["--launcher", str(os.getpid())] if launcher else []
     process = subprocess.Popen(
-        [*command, "--own"] if own else command,
+        command,
         env=_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -7,11 +7,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from opsuite.running.screen import harmless_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
 LOG = "watchdog.log"
+_OURS = "opsuite: "
 
 
 class Voice:
@@ -22,7 +25,7 @@ class Voice:
 
     def say(self, lines: Iterable[str]) -> None:
         """Say lines that belong together, at once: ranks print meanwhile."""
-        told = [f"opsuite: {line}" for line in lines]
+        told = [f"{_OURS}{harmless_text(line)}" for line in lines]
         self.note(told)
         with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the log has it
             sys.stderr.write("".join(f"{line}\n" for line in told))
@@ -36,3 +39,9 @@ class Voice:
             self._path.open("a", encoding="utf-8", errors="backslashreplace") as log,
         ):
             log.write("".join(f"{moment} {line}\n" for line in lines))
+
+
+def spoken(line: str) -> str | None:
+    """What a line of the log says; None: that was not said by us."""
+    _, found, said = line.partition(f" {_OURS}")
+    return said if found else None

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 _CAUSES = {
     Doing.LOADER: Cause.LOADER,
     Doing.LOCK: Cause.LOCK,
+    Doing.QUEUE: Cause.QUEUE,
+    Doing.FULL: Cause.QUEUE,
     Doing.DEVICE: Cause.DEVICE,
 }
 _ORDER = (
     (Cause.GONE, Cause.STOPPED),
-    (Cause.LOADER, Cause.LOCK, Cause.MISMATCH, Cause.BEFORE_COLLECTIVE),
+    (Cause.LOADER, Cause.LOCK, Cause.QUEUE, Cause.MISMATCH, Cause.BEFORE_COLLECTIVE),
     (Cause.UNKNOWN, Cause.DEVICE),
     (Cause.ELSEWHERE,),
 )

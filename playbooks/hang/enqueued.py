@@ -27,7 +27,6 @@ class Wait:
         told: who says so: "board", "flight" or "stack".
         partner: the other rank, where one sends and one receives.
         stuck: its device does not complete it, while that of another member has.
-        shape: sizes and type of what is communicated, as text; "" not known.
     """
 
     rank: int
@@ -37,7 +36,6 @@ class Wait:
     unusual: bool = False
     partner: int | None = None
     stuck: bool = False
-    shape: str = ""
 
 
 Waits = dict[int, list[Wait]]
@@ -69,13 +67,19 @@ def _wait(entry: FlightEntry, *, stuck: bool) -> Wait:
             group=entry.group,
             sequence=first,
             where=entry.where if told else "",
+            given=given_to(entry) if told else (),
         ),
         members=frozenset(entry.ranks) or None,
         told="flight",
         partner=_partner(entry),
         stuck=stuck,
-        shape=f"{entry.sizes} {entry.dtype}" if told else "",
     )
+
+
+def given_to(entry: FlightEntry) -> tuple[tuple[str, str], ...]:
+    """What the last collective was called with."""
+    told = (("sizes", entry.sizes), ("type", entry.dtype))
+    return tuple((name, value) for name, value in told if value)
 
 
 def _partner(entry: FlightEntry) -> int | None:

@@ -46,7 +46,8 @@ def judge(
         patient: whether long work, and ranks on other hosts, excuse the silence.
     """
     places = _places(stacks)
-    waits = waits_of(observations, places, flights)
+    roots = {stack.rank: stack.root for stack in stacks if stack.root and not stack.child}
+    waits = waits_of(observations, places, flights, roots)
     suspects, confidence = _suspects(observations, waits, flights)
     culprits = describe(suspects, observations, places, waits, busy)
     if patient and (excuse := _excuse(observations, culprits)):

@@ -34,6 +34,7 @@ _LOADING = re.compile(
     r"from_pretrained|load_state_dict|load_checkpoint|tokeniz|load_dataset|download"
 )
 _LOADING_FILES = re.compile(r"/(tokenizers|datasets|huggingface_hub)/")
+_NOT_COMPILING = {"run", "<module>"}  # what is compiled already; the import of the compiler
 _PROMPT = re.compile(r"/lib/python3[^/]*/(pdb|bdb|code)\.py$|/ipdb/")
 _NEAR = 8
 
@@ -42,7 +43,10 @@ def long_work_of(frames: Sequence[Frame], children: Sequence[RankStack] = ()) ->
     """What a stack shows a rank to do that takes long; "" where it is nothing of this kind."""
     if _asks(frames):
         return ASKS
-    if any(_COMPILER_FILES.search(frame.file) and frame.function != "run" for frame in frames):
+    if any(
+        _COMPILER_FILES.search(frame.file) and frame.function not in _NOT_COMPILING
+        for frame in frames
+    ):
         return COMPILES
     if any(_COMPILERS.search(child.child) for child in children):
         return COMPILES

@@ -1,8 +1,10 @@
-"""All have come, to different collectives: who is in the wrong one."""
+"""All have come, to different collectives or with different arguments: who is in the wrong one."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 from playbooks.finding import Confidence
@@ -12,16 +14,20 @@ if TYPE_CHECKING:
 
     from playbooks.hang.enqueued import Wait, Waits
 
-_REDUCTIONS = ("all_reduce", "reduce", "broadcast", "allreduce")  # of equal sizes on all ranks
+_EQUAL = re.compile(r"(gradient_)?all_?reduce|reduce$|broadcast|(all_gather|reduce_scatter)_\w")
+"""Those that need equal sizes on all ranks."""
 
 
 def in_the_wrong_one(waits: Waits) -> tuple[frozenset[int], Confidence]:
-    """The ranks in another collective than the others, and how sure that is; none: all agree.
+    """The ranks in another collective than the others, or that called it with other arguments, and
+    how sure that is; none: all agree.
 
     Those that never were in it at this place of their steps before, else the fewer, else all.
     """
     single = {rank: found[0] for rank, found in waits.items()}
-    for signature in (_call, _sequence, _shape, _line):
+    given = [partial(_given, name) for name in ("root", "type", "sizes")]
+    signatures: list[Callable[[Wait], object]] = [_call, _sequence, *given, _size, _line]
+    for signature in signatures:
         parts = _parts(single.values(), signature)
         if len(parts) > 1:
             return _odd(single, parts)
@@ -59,8 +65,14 @@ def _sequence(wait: Wait) -> object:
     return None if wait.meeting.sequence < 0 else (wait.meeting.group, wait.meeting.sequence)
 
 
-def _shape(wait: Wait) -> object:
-    return wait.shape if wait.shape and wait.meeting.name in _REDUCTIONS else None
+def _size(wait: Wait) -> object:
+    return wait.meeting.size_bytes if _EQUAL.match(wait.meeting.name) else None
+
+
+def _given(name: str, wait: Wait) -> object:
+    if name == "sizes" and not _EQUAL.match(wait.meeting.name):
+        return None
+    return dict(wait.meeting.given).get(name)
 
 
 def _line(wait: Wait) -> object:

@@ -65,6 +65,7 @@ class RankStack:
         active: whether the thread was on a core; None: not known.
         child: "" for the rank itself, else what the child is, such as "loader worker 1234".
         others: stacks of its further threads.
+        root: that it named in the collective it is in, such as ``src 0``; "": none, or not known.
     """
 
     rank: int
@@ -72,3 +73,4 @@ class RankStack:
     active: bool | None = None
     child: str = ""
     others: tuple[tuple[Frame, ...], ...] = ()
+    root: str = ""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from playbooks.hang.observation import Observation
 
+_Places = frozenset[tuple[str, str, str]]
+
 _MOST_GAP_S = 3.0  # between two looks: longer, and the watchdog itself was stopped
 _WORTH_REMEMBERING_S = 2.0
 _RECENT_S = 5.0  # what has moved since then is not about to be an alarm
@@ -27,7 +29,11 @@ class Patience:
         idle_s: where a rank that has not come sleeps, is stopped or is gone.
         busy_s: where it is busy on its processor: it may be at work that nobody sees.
         long_s: before the first step, in a checkpoint, while something compiles.
-        times: of the longest silence that went by so far, at least; but no more than ``most_s``.
+        times: of the longest silence that went by so far, at least. Where all ranks are at the same
+            places of their steps as they were in that silence (an evaluation that nobody sees), it
+            counts in full, up to ``most_s``; at any other place up to ``elsewhere_s``, for the
+            verdict of a hang may come later for what was once seen, but not because of a pause
+            that has nothing to do with it. So a pause is told once at each place, at most.
     """
 
     idle_s: float = 15.0
@@ -35,11 +41,17 @@ class Patience:
     long_s: float = 600.0
     times: float = 3.0
     most_s: float = 600.0
+    elsewhere_s: float = 25.0
 
     @classmethod
     def of(cls, hang_s: float) -> Patience:
         """With ``OPSUITE_HANG_S``."""
-        return cls(idle_s=hang_s, busy_s=hang_s + 5.0, long_s=max(cls.long_s, hang_s))
+        return cls(
+            idle_s=hang_s,
+            busy_s=hang_s + 5.0,
+            long_s=max(cls.long_s, hang_s),
+            elsewhere_s=hang_s + 10.0,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +93,8 @@ class HangWatch:
         self._looked_s: float | None = None
         self._now_s = 0.0  # runs on only while this process does
         self._since_s = 0.0
-        self._longest_s = 0.0
+        self._longest_s: dict[_Places, float] = {}
+        self._places: _Places = frozenset()
         self._plain = True  # this silence says what is usual
         self._alarmed = False
         self._excused_s = 0.0  # how long this silence may be by an excuse
@@ -91,7 +104,7 @@ class HangWatch:
     @property
     def longest_s(self) -> float:
         """The longest silence after which the run went on, long work left out."""
-        return self._longest_s
+        return max(self._longest_s.values(), default=0.0)
 
     def look(self, now_s: float, ranks: Sequence[Observation]) -> Alarm | WentOn | Overdue | None:
         """What is to be said, by the monotonic time ``now_s``."""
@@ -107,6 +120,7 @@ class HangWatch:
         if moved:
             return self._end_silence() or overdue
         self._plain = self._plain and not self._may_take_long(here)
+        self._places = _places_of(here)
         silence_s = self._now_s - self._since_s
         if not self._alarmed and silence_s >= self._allowed(here):
             self._alarmed, self._alarmed_s = True, self._now_s
@@ -140,7 +154,8 @@ class HangWatch:
         silence_s = self._now_s - self._since_s
         told = self._alarmed
         if self._plain and silence_s >= _WORTH_REMEMBERING_S:
-            self._longest_s = max(self._longest_s, silence_s)
+            before_s = self._longest_s.get(self._places, 0.0)
+            self._longest_s[self._places] = max(before_s, silence_s)
         self._begin_silence()
         return WentOn(silence_s=silence_s) if told else None
 
@@ -165,8 +180,12 @@ class HangWatch:
         suspects = [motion for motion in here if not motion.waits]
         busy = any(motion.busy(self._now_s) for motion in suspects)
         base = patience.busy_s if busy and not cannot else patience.idle_s
-        usual = min(patience.times * self._longest_s, patience.most_s)
-        return max(base, usual, self._excused_s)
+        here_s = self._longest_s.get(self._places, 0.0)
+        usual_s = max(
+            min(patience.times * here_s, patience.most_s),
+            min(patience.times * self.longest_s, patience.elsewhere_s),
+        )
+        return max(base, usual_s, self._excused_s)
 
     def _busy(self) -> dict[int, bool]:
         found = {m.seen.rank: m.busy(self._now_s) for m in self._motions.values() if m.seen.here}
@@ -183,6 +202,17 @@ class HangWatch:
             return None
         step = max(board.step for board in boards)
         return Overdue(step=step, taken_s=taken_s, usual_s=self._pace.usual_s)
+
+
+def _places_of(motions: Sequence[Motion]) -> _Places:
+    """Where in their steps the ranks are, as their boards say: what they do, or wait in."""
+    boards = [motion.seen.board for motion in motions if motion.seen.board is not None]
+    return frozenset(
+        (board.activity.name, "", "")
+        if board.collective is None
+        else (board.activity.name, board.collective.name, board.collective.where)
+        for board in boards
+    )
 
 
 def _all_began(motions: Sequence[Motion]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ class Doing(StrEnum):
     DEVICE = "waits for its device"
     LOADER = "is in its data loader"
     LOCK = "waits for another thread"
+    QUEUE = "waits for a thread of its own to put something into a queue"
+    FULL = "waits for a thread of its own to take something out of a queue"
     SLEEPING = "sleeps"
     READING = "waits for input or output"
     PROCESS = "waits for another process"
@@ -41,6 +44,8 @@ class Place:
         child: of which process below the rank that line is; "": of the rank itself.
         long_work: what it does that may take long ("compiles", "saves a checkpoint"); "": nothing.
         evaluates: whether it is in an evaluation.
+        collective: the one that it waits in, such as "broadcast"; "": in none, or not known.
+        threads: where its other threads are that run code of the user's (or else of a library's).
     """
 
     doing: Doing
@@ -48,15 +53,21 @@ class Place:
     child: str = ""
     long_work: str = ""
     evaluates: bool = False
+    collective: str = ""
+    threads: tuple[Frame, ...] = ()
 
     @property
     def line(self) -> str:
         """As ``train.py:61``; "" where there is none."""
-        if self.user is None:
-            return ""
-        return f"{PurePath(self.user.file).name}:{self.user.line}"
+        return "" if self.user is None else line_of(self.user)
 
 
+def line_of(frame: Frame) -> str:
+    """As ``train.py:61``."""
+    return f"{PurePath(frame.file).name}:{frame.line}"
+
+
+_FOR_THREADS = (Doing.LOCK, Doing.QUEUE, Doing.FULL)
 _SEARCHED = 4  # innermost frames: what is further out has called them
 _CALLS = (
     "distributed/distributed_c10d.py",
@@ -64,8 +75,19 @@ _CALLS = (
     "_functional_collectives.py",
 )
 _DISTRIBUTED = ("torch/distributed/", "torch/nn/parallel/")
-_THREADS = re.compile(r"/(threading|queue|concurrent/futures/\w+|multiprocessing/synchronize)\.py$")
-_PROCESSES = re.compile(r"/(subprocess|multiprocessing/(popen_\w+|process|connection|pool))\.py$")
+# A user's own file may be called threading.py or process.py too.
+_STDLIB = r"/lib(64)?/python3[^/]*/"
+_THREADS = re.compile(
+    rf"{_STDLIB}(threading|queue|concurrent/futures/\w+|multiprocessing/synchronize)\.py$"
+)
+_QUEUE = re.compile(rf"{_STDLIB}queue\.py$")
+_PROCESSES = re.compile(
+    rf"{_STDLIB}(subprocess|multiprocessing/(popen_\w+|process|connection|pool))\.py$"
+)
+_MACHINERY = re.compile(
+    rf"{_STDLIB}(?!.*-packages/)|-packages/(torch/|tqdm/_monitor\.py$)|^<frozen"
+)
+"""Threads that are in nothing else run nobody's code just now."""
 _LOADERS = (
     "torch/utils/data/",
     "/torchdata/",
@@ -83,6 +105,10 @@ _DEVICE_TEXT = re.compile(r"\.(item|cpu|tolist|numpy|synchronize)\(|\bnonzero\("
 _COLLECTIVE_TEXT = re.compile(
     r"\b(all_?reduce|all_?gather\w*|all_?to_?all\w*|[Bb]arrier|reduce_?scatter\w*)\("
 )
+_NAMED_TEXT = re.compile(
+    rf"{_COLLECTIVE_TEXT.pattern}|\b(backward|broadcast\w*|reduce|gather\w*|scatter\w*|send|recv)\("
+)
+_WRAPPERS = ("wrapper", "_")  # of distributed_c10d's functions; a name says less than its caller's
 _EVALUATION = re.compile(
     r"(^|_)(eval|evaluate|evaluation|validate|validation|predict|generate)(_|$)"
 )
@@ -108,7 +134,37 @@ def place_of(stacks: Sequence[RankStack]) -> Place | None:
         child=child,
         long_work=long_work_of(frames, children),
         evaluates=any(_EVALUATION.search(_name(frame)) for frame in frames),
+        collective=_collective(frames, user) if doing is Doing.COLLECTIVE else "",
+        threads=_threads(own.others) if doing in _FOR_THREADS else (),
     )
+
+
+def _collective(frames: Sequence[Frame], user: Frame | None) -> str:
+    """By the functions of torch.distributed on the stack, else by the source of the lines."""
+    if _name(frames[0]) == "_engine_run_backward":
+        return "backward"
+    names = [_name(frame) for frame in takewhile(lambda each: _in([each], _CALLS), frames)]
+    public = [name for name in names if not name.startswith(_WRAPPERS)]
+    if public:
+        return public[-1]
+    texts = [frames[0].text, user.text if user else ""]
+    found = next(filter(None, map(_NAMED_TEXT.search, texts)), None)
+    return found[0][:-1] if found else ""
+
+
+def _threads(others: Sequence[Sequence[Frame]]) -> tuple[Frame, ...]:
+    """The lines of threads that run somebody's code; those of opsuite's and idle pools do not."""
+    lines = [line for frames in others if (line := _line_of_thread(frames)) is not None]
+    users = [line for line in lines if "-packages/" not in line.file]
+    return tuple(dict.fromkeys(users or lines))
+
+
+def _line_of_thread(frames: Sequence[Frame]) -> Frame | None:
+    run = next((frame for frame in reversed(frames) if not _THREADS.search(frame.file)), None)
+    line = users_line(frames)
+    if run is None or line is None or is_opsuites(run.file) or _MACHINERY.search(line.file):
+        return None
+    return line
 
 
 def users_line(frames: Sequence[Frame]) -> Frame | None:
@@ -126,11 +182,15 @@ def _doing(stack: RankStack) -> Doing:
     if not frames:
         return Doing.COMPUTING
     near = frames[:_SEARCHED]
+    inner = list(takewhile(_is_stdlib, frames))  # what is further out may only have started it
+    queue = next((_name(frame) for frame in inner if _QUEUE.search(frame.file)), "")
     for is_so, doing in (
         (_waits_in_collective(stack), Doing.COLLECTIVE),
         (_in(frames, _LOADERS), Doing.LOADER),
+        (queue == "get", Doing.QUEUE),
+        (queue == "put", Doing.FULL),
         (bool(_THREADS.search(frames[0].file)), Doing.LOCK),
-        (any(_PROCESSES.search(frame.file) for frame in near), Doing.PROCESS),
+        (any(_PROCESSES.search(frame.file) for frame in inner), Doing.PROCESS),
         (_in(near, _DEVICES), Doing.DEVICE),
     ):
         if is_so:
@@ -187,6 +247,10 @@ def _in_worker(children: Sequence[RankStack]) -> tuple[Frame, str] | None:
 
 def _in(frames: Sequence[Frame], parts: Sequence[str]) -> bool:
     return any(part in frame.file for frame in frames for part in parts)
+
+
+def _is_stdlib(frame: Frame) -> bool:
+    return bool(re.search(_STDLIB, frame.file)) and "-packages/" not in frame.file
 
 
 def _name(frame: Frame) -> str:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from collectors.membership import members_of
 from playbooks.finding import Evidence, Finding
+from playbooks.hang.place import line_of
 from playbooks.hang.verdict import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from playbooks.hang.observation import Frame
     from playbooks.hang.place import Place
     from playbooks.hang.verdict import Culprit, Excuse, Meeting, Verdict
 
 _MOST_CULPRITS = 8  # told one by one
 _MOST_WORDS = 300
+_MOST_THREADS = 3
 _ACTIONS = {
     Cause.GONE: "see the end of its log, and the kernel's log for the OOM killer; start the run "
     "again from its last checkpoint",
     Cause.STOPPED: "let it go on: kill -CONT {pid}; find out who stopped it",
-    Cause.MISMATCH: "make all ranks call the same collectives in the same order at the lines named",
+    Cause.MISMATCH: "make all ranks call the same collectives in the same order, with the same "
+    "sizes, types and roots, at the lines named",
     Cause.LOADER: "look at the line named: what it reads (disk, network, a worker) does not come",
     Cause.LOCK: "look at the line named, and at the other stacks of the rank: who holds the lock",
+    Cause.QUEUE: "look at the rank's thread at the other end of the queue: whether it is there, "
+    "and what it waits for",
     Cause.DEVICE: "look at the rank's GPU and links (samples and events of this time), then try "
     "it without this device",
     Cause.BEFORE_COLLECTIVE: "look at the line named: the rank is there instead of in the "
@@ -57,8 +64,9 @@ def culprit_lines(verdict: Verdict) -> list[str]:
             "end: look at the network and the devices"
         ]
     lines = [_never_came(verdict)]
+    odd = _argument(verdict)
     for culprit in verdict.culprits[:_MOST_CULPRITS]:
-        lines += _whereabouts(culprit)
+        lines += _whereabouts(culprit, odd)
     left_out = len(verdict.culprits) - _MOST_CULPRITS
     return [*lines, f"and {left_out} more ranks"] if left_out > 0 else lines
 
@@ -114,6 +122,12 @@ def _never_came(verdict: Verdict) -> str:
     verb = "has" if len(waiting) == 1 else "have"
     where = f" ({verdict.meeting.where})" if verdict.meeting.where else ""
     told = _meeting(verdict.meeting)
+    odd = _argument(verdict)
+    if odd:
+        call = _meeting(replace(verdict.meeting, size_bytes=None))
+        others = f"{_ranks(waiting)} ({_value(verdict.meeting, odd)})" if waiting else ""
+        compared = f"another {odd} than {others}" if waiting else f"different {odd}s"
+        return f"{who} called {call} with {compared}, and wait for {verdict.silence_s:.0f} s{where}"
     if not waiting:
         return f"{who}: not all in the same collective, for {verdict.silence_s:.0f} s"
     return (
@@ -122,7 +136,33 @@ def _never_came(verdict: Verdict) -> str:
     )
 
 
-def _whereabouts(culprit: Culprit) -> list[str]:
+def _argument(verdict: Verdict) -> str:
+    """What the culprits called the very collective with that the others called with something
+    else: "root", "type", "shape", "size" or "line"; "": it is another collective."""
+    meetings = [*(each.meeting for each in verdict.culprits), verdict.meeting]
+    known = [meeting for meeting in meetings if meeting is not None]
+    calls = {(each.name, each.group, each.sequence) for each in known}
+    if verdict.cause is not Cause.MISMATCH or len(known) < len(meetings) or len(calls) > 1:
+        return ""
+    for argument in ("root", "type", "shape", "size", "line"):
+        if len({_value(meeting, argument) for meeting in known} - {""}) > 1:
+            return argument
+    return ""
+
+
+def _value(meeting: Meeting, argument: str) -> str:
+    given = dict(meeting.given)
+    told = {
+        "root": given.get("root", ""),
+        "type": given.get("type", ""),
+        "shape": given.get("sizes", ""),
+        "size": _size(meeting.size_bytes) if meeting.size_bytes else "",
+        "line": meeting.where,
+    }
+    return told[argument]
+
+
+def _whereabouts(culprit: Culprit, odd: str = "") -> list[str]:
     name, process = f"rank {culprit.rank}", f"(process {culprit.pid})"
     line = _line(culprit.place)
     at = f", at {line}" if line else ""
@@ -133,18 +173,33 @@ def _whereabouts(culprit: Culprit) -> list[str]:
     if culprit.cause is Cause.STOPPED:
         return [f"{name} is stopped by a signal or a debugger {process}{at}"]
     if culprit.meeting is not None:
-        return [_in_meeting(culprit, culprit.meeting, at)]
+        return [_in_meeting(culprit, culprit.meeting, at, odd)]
     if culprit.place is None:
         return [f"{name}: where it is cannot be seen, no stack of it was read {process}"]
     state = {None: "", True: " [busy]", False: " [idle]"}[culprit.busy]
-    return [f"{name} {_doing(culprit.place)} at {line or 'an unknown line'}{state}"]
+    told = f"{name} {_doing(culprit.place)} at {line or 'an unknown line'}{state}"
+    return [told, *_other_threads(name, culprit)]
 
 
-def _in_meeting(culprit: Culprit, meeting: Meeting, at: str) -> str:
+def _other_threads(name: str, culprit: Culprit) -> list[str]:
+    """Who could let a rank go on that waits for one of its own threads."""
+    if culprit.cause not in (Cause.LOCK, Cause.QUEUE) or culprit.place is None:
+        return []
+    threads = culprit.place.threads
+    if threads:
+        return [f"another thread of {name} is at {_code(each)}" for each in threads[:_MOST_THREADS]]
+    if culprit.cause is Cause.LOCK:
+        return []
+    return [f"{name} has no other Python thread that could ever do so: it has ended, or never was"]
+
+
+def _in_meeting(culprit: Culprit, meeting: Meeting, at: str, odd: str) -> str:
     if culprit.cause is Cause.DEVICE:
         return f"the device of rank {culprit.rank} does not complete {_meeting(meeting)}{at}"
     where = meeting.where or (culprit.place.line if culprit.place else "")
     called = f" at {where}" if where else ""
+    if odd and odd != "line":
+        return f"rank {culprit.rank} called it with {_value(meeting, odd) or f'no {odd}'}{called}"
     return f"rank {culprit.rank} is in the wrong collective: {_meeting(meeting)}{called}"
 
 
@@ -158,8 +213,12 @@ def _line(place: Place | None) -> str:
     """The user's line as ``train.py:61 in refill: second.acquire()``."""
     if place is None or place.user is None:
         return ""
-    text = f": {place.user.text}" if place.user.text else ""
-    return f"{place.line} in {place.user.function.rpartition('.')[2]}{text}"
+    return _code(place.user)
+
+
+def _code(frame: Frame) -> str:
+    text = f": {frame.text}" if frame.text else ""
+    return f"{line_of(frame)} in {frame.function.rpartition('.')[2]}{text}"
 
 
 def _last_words(culprit: Culprit) -> str:
@@ -204,8 +263,7 @@ def _evidence(verdict: Verdict) -> Iterable[Evidence]:
             value=float(len(verdict.waiting)),
             against="members of the group" if members else "",
             baseline=float(len(members)) if members else None,
-            unit="",
+            unit="ranks",
         )
-    for culprit in verdict.culprits[:_MOST_CULPRITS]:
-        for line in _whereabouts(culprit):
-            yield Evidence(what=line, value=float(culprit.rank), against="", baseline=None, unit="")
+    for line in culprit_lines(verdict)[1:]:
+        yield Evidence(what=line, value=None, against="", baseline=None, unit="")

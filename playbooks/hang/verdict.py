@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -19,11 +19,13 @@ class Cause(StrEnum):
     STOPPED = "stopped"
     """A signal or a debugger has stopped it."""
     MISMATCH = "mismatch"
-    """It is in another collective than the others."""
+    """It is in another collective than the others, or has called it with other arguments."""
     LOADER = "loader"
     """It waits for its data."""
     LOCK = "lock"
     """It waits for another thread."""
+    QUEUE = "queue"
+    """It waits for a thread of its own to fill (or to empty) a queue."""
     DEVICE = "device"
     """Its device does not complete what it was given."""
     BEFORE_COLLECTIVE = "before_collective"
@@ -41,6 +43,7 @@ class Meeting:
         group: with its members; "" not known. ``sequence``: -1 not known.
         size_bytes: None: not known.
         where: the user's line that called it; "" not known.
+        given: with what it was called, by name ("sizes", "type", "root"), as far as that is known.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Meeting:
     sequence: int = -1
     size_bytes: int | None = None
     where: str = ""
+    given: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from collectors.membership import members_of
-from playbooks.hang.enqueued import Wait, Waits, waits_of_flights
+from playbooks.hang.enqueued import Wait, Waits, given_to, waits_of_flights
 from playbooks.hang.place import Doing
 from playbooks.hang.verdict import Meeting
 
@@ -16,16 +17,22 @@ if TYPE_CHECKING:
     from playbooks.hang.observation import Observation
     from playbooks.hang.place import Place
 
+_NOBODY: Mapping[int, str] = {}
+
 
 def waits_of(
     observations: Iterable[Observation],
     places: Mapping[int, Place],
     flights: Sequence[FlightEntry] = (),
+    roots: Mapping[int, str] = _NOBODY,
 ) -> Waits:
     """What each rank waits in; no entry: in nothing. Ranks that cannot go on wait for nobody.
 
     Where boards show collectives they are asked before flight recorders (which see what C++ code
-    issues too), and these before stacks.
+    issues too), and these before stacks. With what collectives were called all of them tell.
+
+    Args:
+        roots: that ranks named in the collectives they are in, such as "src 0".
     """
     able = [each for each in observations if each.here and not each.stopped]
     waits: Waits = {}
@@ -39,7 +46,7 @@ def waits_of(
         place = places.get(each.rank)
         if each.rank not in waits and place is not None and place.doing is Doing.COLLECTIVE:
             waits[each.rank] = [_of_stack(each.rank, place)]
-    return waits
+    return {rank: _with_given(found, waits, flights, roots) for rank, found in waits.items()}
 
 
 def _of_board(each: Observation) -> Wait | None:
@@ -59,26 +66,46 @@ def _of_board(each: Observation) -> Wait | None:
         members=None if members is None else frozenset(members),
         told="board",
         unusual=entered.unusual,
-        shape=str(entered.size_bytes),
     )
 
 
 def _of_stack(rank: int, place: Place) -> Wait:
-    called = place.user.text if place.user else ""
     return Wait(
         rank=rank,
-        meeting=Meeting(name=_named(called), where=place.line),
+        meeting=Meeting(name=place.collective or "a collective", where=place.line),
         members=None,
         told="stack",
     )
 
 
-def _named(text: str) -> str:
-    """The collective in a source line, as far as it is named there."""
-    if ".backward(" in text:
-        return "backward"
-    call = text.partition("(")[0].rpartition(".")[2].strip()
-    return call if call.isidentifier() else "a collective"
+def _with_given(
+    found: list[Wait], waits: Waits, flights: Sequence[FlightEntry], roots: Mapping[int, str]
+) -> list[Wait]:
+    """The same with what more is known of the arguments of a rank's only collective."""
+    if len(found) != 1:
+        return found
+    [wait] = found
+    given = wait.meeting.given
+    if wait.told == "board":
+        entries = _of_same_call(wait, waits, flights)
+        given = next((given_to(each) for each in entries if each.rank == wait.rank), ())
+    if root := roots.get(wait.rank):
+        given = (*given, ("root", root))
+    return [replace(wait, meeting=replace(wait.meeting, given=given))]
+
+
+def _of_same_call(
+    wait: Wait, waits: Waits, flights: Sequence[FlightEntry]
+) -> Sequence[FlightEntry]:
+    """What flight recorders know of a collective on the board, where it is the last everywhere."""
+    found = [
+        entry
+        for entry in flights
+        if entry.rank in waits
+        and frozenset(entry.ranks) == wait.members
+        and entry.sequence == entry.completed + 1
+    ]
+    return found if len({(each.sequence, each.operation) for each in found}) == 1 else ()
 
 
 class WaitGraph:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from collectors.errors import Unreachable, UsageError
-from opsuite.attaching.process import Process, is_hidden, look_up, still_there
+from opsuite.attaching.process import Process, has_torch, is_hidden, look_up, own_line, still_there
 from opsuite.attaching.targets import find_targets
 
 if TYPE_CHECKING:
@@ -37,12 +37,16 @@ def find(
     *processes: Process,
     hidden: Callable[[int], bool] = lambda _: False,
     waiting: tuple[int, ...] = (),
+    without_torch: tuple[int, ...] = (),
+    ours: tuple[int, ...] = (),
 ) -> Targets:
     return find_targets(
         given,
         {each.pid: each for each in processes},
         is_hidden=hidden,
         waits_for_children=waiting.__contains__,
+        has_torch=lambda pid: pid not in without_torch,
+        ours=ours,
     )
 
 
@@ -125,6 +129,26 @@ def test_ranks_of_another_user_are_told_from_their_torchrun() -> None:
     assert numbers(find([11], *job)) == {0: 12, 1: 13}
 
 
+def test_below_what_everything_descends_from_only_what_looks_like_a_rank_is_taken() -> None:
+    init = process(1, 0, name="init", python=False)
+    daemon = process(20, 1, command=("python", "-P", "-m", "opsuite.cli.main", "collect"))
+    watchdog = rank(21, 1, 0, command=("python", "-P", "-m", "opsuite.watchdog", "/runs/a"))
+    script = process(22, 1, command=("python", "/opt/bin/opsuite", "run", "--", "torchrun"))
+    shop = process(23, 1, command=("python", "/srv/shop.py"))
+    above = process(24, 1, command=("python", "/srv/notebook.py"))
+    train = process(30, 22, command=("python", "/home/me/train.py"))
+    around = (init, daemon, watchdog, script, shop, above)
+    assert numbers(find([1], *around, train, without_torch=(23,), ours=(24,))) == {0: 30}
+    assert numbers(find([1], *around, *JOB, ours=(24,))) == {0: 13, 1: 12}
+    with pytest.raises(Unreachable, match="looks like a rank"):
+        find([1], *around, without_torch=(23,), ours=(24,))
+    with pytest.raises(UsageError, match="2 programs") as caught:
+        find([1], *around, train, ours=(24,))
+    assert "process 23 (shop)" in caught.value.where
+    assert numbers(find([23], shop, without_torch=(23,))) == {0: 23}  # who names it, means it
+    assert os.getppid() in own_line()
+
+
 def test_two_jobs_are_told_apart() -> None:
     with pytest.raises(UsageError, match="2 jobs: rank 0 is there 2 times"):
         find([1], process(1, 0, python=False), rank(12, 1, 0), rank(13, 1, 0))
@@ -174,7 +198,11 @@ def test_a_real_tree_of_processes() -> None:
         [started] = [line.split()[1:] for line in lines if line.startswith("started")]
         processes = look_up([parent.pid])
         targets = find_targets(
-            [parent.pid], processes, is_hidden=is_hidden, waits_for_children=lambda _: False
+            [parent.pid],
+            processes,
+            is_hidden=is_hidden,
+            waits_for_children=lambda _: False,
+            has_torch=has_torch,
         )
         rank = targets.ranks[0].process
         there = still_there(rank)

@@ -53,7 +53,9 @@ def test_from_the_start_to_the_end(home: Path) -> None:
     assert (again.returncode, again.stderr) == (0, f"already running (pid {note.pid})\n")
     status = json.loads(opsuite("collect", "status", "--json").stdout)
     assert (status["pid"], status["home"], status["warnings"]) == (note.pid, str(home), [])
-    assert "not sealed yet" in opsuite("collect", "status", "--socket", note.socket).stdout
+    told = opsuite("collect", "status", "--socket", note.socket).stdout
+    assert "not sealed yet" in told
+    assert "runs              none live\n" in told
     stopped = opsuite("collect", "stop")
     assert (stopped.returncode, stopped.stderr) == (0, f"stopped (pid {note.pid})\n")
     assert not process_lives(note.pid, since_ns=time.time_ns())

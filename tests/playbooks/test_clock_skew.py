@@ -174,6 +174,7 @@ def test_the_straggler_among_them_is_named(home: Path, monkeypatch: pytest.Monke
     assert abs(finding.first_step - 50) <= 1
     assert abs(finding.last_step - 89) <= 1
     [blocked] = [fact for fact in finding.evidence if "blocked" in fact.what]
+    assert blocked.value is not None
     assert 0.09 < blocked.value < 0.12
     assert blocked.baseline is not None
     assert blocked.baseline < 0.01

@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
+import pytest
+from typer.testing import CliRunner
 
-from playbooks.diagnosis import diagnose
+from collectors.run import RunDirectory
+from opsuite.cli.main import app
+from playbooks.diagnosis import Diagnosis, diagnose
 from playbooks.finding import Confidence, Evidence, Finding
 from playbooks.step_times import load_step_times
 from tui.findings import render_diagnosis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -119,10 +124,9 @@ def test_run_without_steps_has_no_findings() -> None:
     assert "nothing to compare" in render_diagnosis(diagnosis)
 
 
-def test_a_hang_that_was_told_is_a_finding_of_the_run_ever_after() -> None:
-    views = Views()
-    hang = Finding(
-        kind="hang",
+def told(kind: str, confidence: Confidence) -> Finding:
+    return Finding(
+        kind=kind,
         ranks=(1,),
         hosts=("here",),
         phase="all_reduce",
@@ -131,11 +135,16 @@ def test_a_hang_that_was_told_is_a_finding_of_the_run_ever_after() -> None:
         last_step=7,
         slowdown=None,
         share_lost=0.5,
-        confidence=Confidence.CERTAIN,
+        confidence=confidence,
         evidence=(Evidence(what="silence", value=16.0, against="", baseline=None, unit="s"),),
         sql="SELECT 1",
         action="look",
     )
+
+
+def test_a_hang_that_was_told_is_a_finding_of_the_run_ever_after() -> None:
+    views = Views()
+    hang = told("hang", Confidence.CERTAIN)
     for at_ns, text in enumerate([json.dumps(hang.to_json()), '{"kind": "hang"}', "nonsense"]):
         row = ["r", "finding", at_ns, text]
         views.connection.execute("INSERT INTO events VALUES (?, ?, ?, ?)", row)
@@ -143,3 +152,21 @@ def test_a_hang_that_was_told_is_a_finding_of_the_run_ever_after() -> None:
     assert diagnosis.findings == (hang,)
     assert "hang: rank 1 on here, step 7" in render_diagnosis(diagnosis)
     assert "silence: 16.0 s" in render_diagnosis(diagnosis)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "code"),
+    [(Confidence.POSSIBLE, 0), (Confidence.LIKELY, 1), (Confidence.CERTAIN, 1)],
+)
+def test_what_is_only_possible_is_told_and_fails_no_script(
+    confidence: Confidence, code: int, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory.create(
+        home, name="crowded", kind="training", command=["train"], config={}, world_size=1
+    )
+    findings = (told("host_contention", confidence),)
+    found = Diagnosis(run_id=run.run_id, findings=findings, steps=9, ranks=2, wall_s=1.0)
+    monkeypatch.setattr("playbooks.diagnosis.diagnose", lambda *_: found)
+    answer = CliRunner().invoke(app, ["diagnose"])
+    assert answer.exit_code == code, answer.output
+    assert f"({confidence})" in answer.stdout

@@ -14,6 +14,7 @@ from collectors.samplers.last_collectives import FlightEntry
 from playbooks.finding import Confidence
 from playbooks.hang.judgement import judge
 from playbooks.hang.observation import Frame, Observation, RankStack
+from playbooks.hang.report import culprit_lines
 from playbooks.hang.verdict import Cause, Excuse, Verdict
 
 if TYPE_CHECKING:
@@ -249,6 +250,71 @@ def test_two_ranks_in_different_collectives_without_further_evidence_are_both_na
     assert isinstance(verdict, Verdict)
     assert [each.rank for each in verdict.culprits] == [0, 1]
     assert verdict.confidence is Confidence.POSSIBLE
+
+
+def broadcasting(rank: int, size_bytes: int = 400, name: str = "broadcast") -> Observation:
+    entered = InCollective(
+        name=name,
+        group="world[0-2]",
+        group_size=3,
+        sequence=21,
+        size_bytes=size_bytes,
+        since_ns=0,
+        where="t.py:52",
+        unusual=False,
+    )
+    return Observation(rank=rank, host="h", pid=rank + 1, board=replace(BOARD, collective=entered))
+
+
+@pytest.mark.parametrize("odd", ["root", "type", "size"])
+def test_the_one_that_calls_the_same_collective_with_another_argument(odd: str) -> None:
+    observations = [
+        broadcasting(rank, 800 if odd == "size" and rank == 2 else 400) for rank in range(3)
+    ]
+    stacks = [
+        replace(waiting(rank), root="src 2" if odd == "root" and rank == 2 else "src 0")
+        for rank in range(3)
+    ]
+    flights = [
+        replace(
+            entry(rank, 5, 4),
+            ranks=(0, 1, 2),
+            operation="broadcast",
+            dtype="Double" if odd == "type" and rank == 2 else "Float",
+        )
+        for rank in range(3)
+    ]
+    verdict = judge(observations, stacks, flights, silence_s=16)
+    assert isinstance(verdict, Verdict)
+    assert [(each.rank, each.cause) for each in verdict.culprits] == [(2, Cause.MISMATCH)]
+    assert (verdict.confidence, verdict.waiting) == (Confidence.LIKELY, (0, 1))
+    lines = culprit_lines(verdict)
+    assert f"rank 2 on h called broadcast #21 of world[0-2] with another {odd} than" in lines[0]
+    value = {"root": "src 2", "type": "Double", "size": "800 B"}[odd]
+    assert lines[1] == f"rank 2 called it with {value} at t.py:52"
+
+    pair = [
+        replace(
+            each,
+            board=replace(
+                each.board, collective=replace(each.board.collective, group="world[1,2]")
+            ),
+        )
+        for each in observations[1:]
+        if each.board and each.board.collective
+    ]
+    flights = [replace(each, ranks=(1, 2)) for each in flights[1:]]
+    verdict = judge(pair, stacks[1:], flights, silence_s=16)
+    assert isinstance(verdict, Verdict)
+    assert [each.rank for each in verdict.culprits] == [1, 2]
+    assert verdict.confidence is Confidence.POSSIBLE
+
+
+def test_arguments_that_may_differ_accuse_nobody() -> None:
+    observations = [broadcasting(rank, 100 * (rank + 1), "all_to_all") for rank in range(3)]
+    verdict = judge(observations, silence_s=16)
+    assert isinstance(verdict, Verdict)
+    assert verdict.culprits == ()
 
 
 def test_stacks_alone_name_who_waits_in_no_collective() -> None:

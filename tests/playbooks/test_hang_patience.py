@@ -239,6 +239,23 @@ def test_a_run_that_pauses_is_given_three_times_its_longest_pause() -> None:
     assert len(run.alarms()) == 1
 
 
+def test_a_long_pause_makes_it_patient_at_its_own_place_only() -> None:
+    """After an evaluation of a minute, that nobody saw, a hang in the forward pass is told soon."""
+    for activity, patient in ((Activity.NONE, True), (Activity.FORWARD, False)):
+        run = SimulatedRun(11)
+        run.step(0.5)
+        run.only(60.0, Activity.NONE, cores=0.0)
+        assert [type(each) for each in run.said] == [Alarm, WentOn]
+        run.step(0.5)
+        for rank in run.ranks:
+            rank.waits = rank is not run.ranks[0]
+        run.ranks[0].begin(1e6, activity, cores=0.0)
+        run.live(PATIENCE.elsewhere_s + 3)
+        assert (len(run.alarms()) == 1) == patient
+        run.live(170)
+        assert len(run.alarms()) == 2
+
+
 def test_after_an_excuse_it_waits_long_and_tells_when_the_run_goes_on() -> None:
     run = SimulatedRun(4)
     run.step(1.0)

@@ -35,10 +35,13 @@ def stack(*frames: Frame, active: bool | None = False, **more: str) -> RankStack
         (frame("_engine_run_backward", f"{SITE}/torch/autograd/graph.py"), Doing.COLLECTIVE),
         (frame("step", "/home/me/run.py", text="work.wait()"), Doing.COLLECTIVE),
         (frame("wait", f"{STDLIB}/threading.py", text="waiter.acquire()"), Doing.LOCK),
-        (frame("get", f"{STDLIB}/queue.py"), Doing.LOCK),
+        (frame("get", f"{STDLIB}/queue.py"), Doing.QUEUE),
         (frame("refill", "/home/me/run.py", text="with self.refill_lock:"), Doing.LOCK),
         (frame("refill", "/home/me/run.py", text="with self.blocks(3):"), Doing.COMPUTING),
         (frame("wait", f"{STDLIB}/subprocess.py"), Doing.PROCESS),
+        (frame("run", "/home/me/subprocess.py", text="time.sleep(9)"), Doing.SLEEPING),
+        (frame("run", "/home/me/multiprocessing/process.py"), Doing.COMPUTING),
+        (frame("get", "/home/me/queue.py"), Doing.COMPUTING),
         (frame("nap", "/home/me/run.py", text="time.sleep(60)"), Doing.SLEEPING),
         (frame("read", "/home/me/run.py", text="data = os.read(pipe, 1)"), Doing.READING),
         (frame("log", "/home/me/run.py", text="return loss.item()"), Doing.DEVICE),
@@ -100,6 +103,52 @@ def test_a_loader_is_where_its_worker_is() -> None:
     alone = place_of([waits, idle])
     assert alone is not None
     assert (alone.doing, alone.user, alone.child) == (Doing.LOADER, TRAIN, "")
+
+
+def test_a_rank_that_was_spawned_does_not_wait_for_a_process() -> None:
+    run = frame("run", f"{STDLIB}/multiprocessing/process.py")
+    nap = frame("nap", "/home/me/run.py", text="time.sleep(60)")
+    place = place_of([RankStack(rank=0, frames=(nap, run), active=False)])
+    assert place is not None
+    assert place.doing is Doing.SLEEPING
+    joins = (frame("poll", f"{STDLIB}/multiprocessing/popen_fork.py"), frame("join", run.file))
+    place = place_of([stack(*joins)])
+    assert place is not None
+    assert place.doing is Doing.PROCESS
+
+
+def test_who_waits_for_a_thread_of_its_own_is_told_with_it() -> None:
+    waits = frame("wait", f"{STDLIB}/threading.py")
+    gets, bootstrap = frame("get", f"{STDLIB}/queue.py"), frame("_bootstrap", waits.file)
+    ours = frame("_run", str(Path(collectors.__file__).parent / "daemon" / "chore.py"))
+    monitor = frame("run", f"{SITE}/tqdm/_monitor.py")
+    produce = frame("produce", "/home/me/data.py", text="lock.acquire()")
+    idle = ((waits, ours, bootstrap), (waits, monitor, bootstrap), (waits, bootstrap))
+    for others, told in ((idle, ()), ((*idle, (produce, bootstrap)), (produce,))):
+        own = RankStack(rank=0, frames=(waits, gets, TRAIN), active=False, others=others)
+        place = place_of([own])
+        assert place is not None
+        assert (place.doing, place.user, place.threads) == (Doing.QUEUE, TRAIN, told)
+
+
+def test_a_collective_has_the_name_of_its_function_whatever_the_users_line() -> None:
+    c10d = f"{SITE}/torch/distributed/distributed_c10d.py"
+    wrapper = frame("wrapper", f"{SITE}/torch/distributed/c10d_logger.py")
+    library = frame("_inner_loop", f"{SITE}/transformers/trainer.py")
+    gather = (frame("all_gather", c10d), wrapper, frame("all_gather_object", c10d), wrapper)
+    backward = frame("_engine_run_backward", f"{SITE}/torch/autograd/graph.py")
+    waits = frame("step", "/home/me/run.py", text="work.wait()")
+    reduces = frame("step", "/home/me/run.py", text="comm.allreduce(x)")
+    for frames, name in (
+        (gather, "all_gather_object"),
+        ((backward,), "backward"),
+        ((waits,), ""),
+        ((reduces,), "allreduce"),
+    ):
+        user = frame("main", "/home/me/main.py", text="trainer.train()")
+        place = place_of([RankStack(rank=0, frames=(*frames, library, user), active=False)])
+        assert place is not None
+        assert place.collective == name
 
 
 def test_opsuites_own_frames_are_not_the_users() -> None:

@@ -78,6 +78,27 @@ def test_other_causes() -> None:
     assert "rank 9 on a host not seen from here never came" in told(verdict(elsewhere))[1]
 
 
+def test_a_rank_that_waits_for_a_thread_of_its_own() -> None:
+    thread = Frame(function="produce", file="/home/me/data.py", line=7, text="lock.acquire()")
+    alone = Place(doing=Doing.QUEUE, user=LINE)
+    lines = told(verdict(culprit(Cause.QUEUE, place=alone)))
+    assert "rank 1 waits for a thread of its own" in lines[2]
+    assert "has no other Python thread that could ever do so" in lines[3]
+    with_thread = Place(doing=Doing.QUEUE, user=LINE, threads=(thread,))
+    lines = told(verdict(culprit(Cause.QUEUE, place=with_thread)))
+    assert lines[3] == "another thread of rank 1 is at data.py:7 in produce: lock.acquire()"
+
+
+def test_facts_without_figures_are_rendered_without() -> None:
+    from tui.findings import render_finding
+
+    found = finding_of(verdict(culprit(Cause.STOPPED)), "run-1", elapsed_s=160.0)
+    lines = [line for line in render_finding(1, found).splitlines() if "evidence" in line]
+    assert lines[0].endswith("nothing has moved: 16.2 s")
+    assert lines[1].endswith("(4.2 MB): 3 ranks; members of the group: 4 ranks")
+    assert lines[2].endswith("rank 1 is stopped by a signal or a debugger (process 77)")
+
+
 def test_nobody_waits_and_nobody_is_to_blame() -> None:
     alone = verdict(culprit(Cause.LOCK, place=Place(doing=Doing.LOCK, user=LINE)), meeting=None)
     assert told(alone)[1] == "rank 1 on host-a does not go on"

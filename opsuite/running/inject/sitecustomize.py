@@ -7,6 +7,7 @@ Nothing that fails here may reach the program.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -31,26 +32,43 @@ def _tell(error: BaseException) -> None:
 
 
 def _capture() -> None:
-    """Write what a rank prints into its log, unless somebody else has redirected it already."""
-    rank, known = os.environ.get("RANK", ""), os.environ.get(_STREAMS, "").split(",")
+    """Where the launcher has said which rank this process is, capture it from its beginning."""
+    rank = os.environ.get("RANK", "")
     # Clusters may set RANK for a launcher of ranks, but not LOCAL_RANK.
-    if not (rank.isascii() and rank.isdigit() and "LOCAL_RANK" in os.environ) or known == [""]:
-        return
-    taken = [number for number in (1, 2) if _identity(number) in known]
+    if rank.isascii() and rank.isdigit() and "LOCAL_RANK" in os.environ:
+        _write_into_log(int(rank))
+
+
+def _capture_late(rank: int) -> None:
+    """A rank of mp.spawn or mpirun knows its number when it has met the others."""
+    try:
+        _write_into_log(rank)
+    except Exception as error:  # noqa: BLE001 - the program goes on, and prints as before
+        _tell(error)
+
+
+def _write_into_log(rank: int) -> None:
+    """Write what a rank prints into its log, unless somebody else has redirected it already."""
+    known = os.environ.get(_STREAMS, "").split(",")
+    taken = [number for number in (1, 2) if known != [""] and _identity(number) in known]
     if not taken:
         return
     logs = os.path.join(  # noqa: PTH118
         os.environ["OPSUITE_HOME"], "runs", os.environ["OPSUITE_RUN"], "logs"
     )
     os.makedirs(logs, mode=0o700, exist_ok=True)  # noqa: PTH103
-    path = os.path.join(logs, f"rank{int(rank)}.log")  # noqa: PTH118
+    path = os.path.join(logs, f"rank{rank}.log")  # noqa: PTH118
+    streams = [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
+    for stream in streams:
+        stream.flush()
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     for number in taken:
         os.dup2(log, number)
     os.close(log)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not getattr(stream, "write_through", False):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for stream in streams:
+        # The user may have put a stream of another kind there.
+        if isinstance(stream, io.TextIOWrapper) and not stream.write_through:
+            stream.reconfigure(line_buffering=True)
 
 
 def _identity(descriptor: int) -> str:
@@ -145,7 +163,7 @@ def _arm() -> None:
             raise
     from opsuite.watching import arm
 
-    arm()
+    arm(_capture_late)
 
 
 def _begin() -> None:

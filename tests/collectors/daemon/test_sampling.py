@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -242,6 +243,16 @@ def test_a_real_daemon_samples_a_live_run_until_it_ends(
         samplers = {one["name"]: one for one in client.status()["samplers"]}
     assert samplers["cpu"]["state"] == "present"
     assert {"nvml", "infiniband", "cgroup", "pressure"} <= samplers.keys()
+    shown = subprocess.run(
+        [sys.executable, "-P", "-m", "opsuite.cli.main", "collect", "status"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert re.search(r"^samplers .*\bcpu\b", shown, re.MULTILINE)
+    for one in samplers.values():
+        if one["state"] == "absent":
+            assert f"{one['name']} absent: {one['reason']}" in shown
     assert rank.stdin is not None
     rank.stdin.close()
     run.finish("finished", 0)

@@ -77,7 +77,7 @@ def is_well(path: Path, server: Server) -> None:
     begun = time.monotonic()
     with DaemonClient.connect(path) as client:
         assert client.status()["role"] == "owner"
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 4, "it waited for somebody"
     deadline = time.monotonic() + 5
     while server.connections:
         assert time.monotonic() < deadline

@@ -172,8 +172,8 @@ BOMBS = {
 def test_what_would_exhaust_a_reader_is_refused_soon(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """The real bounds on counts are a hundred times as high, which takes seconds to reach."""
-    monkeypatch.setattr("collectors.samplers.pickle_machine._MOST_VALUES", 160_000)
+    """The real bounds on counts are many times as high, which takes a second to reach."""
+    monkeypatch.setattr("collectors.samplers.restricted_pickle._MOST_INSTRUCTIONS", 160_000)
     monkeypatch.setattr("collectors.samplers.pickle_machine._MOST_CONTAINERS", 16_000)
     began = time.process_time()
     if name == "a distant place to remember":
@@ -181,6 +181,23 @@ def test_what_would_exhaust_a_reader_is_refused_soon(
     else:
         with pytest.raises(DataError, match="damaged pickle"):
             plain_value(BOMBS[name])
+    assert time.process_time() - began < 5
+
+
+TEN_MB = 10_000_000
+LARGE = {
+    "lists in lists": b"]" + b"]a" * (TEN_MB // 2) + b".",
+    "pairs into a dict": b"}" + b"K\x01Ns" * (TEN_MB // 4) + b".",
+    "texts": b"(" + b"\x8c\x00" * (TEN_MB // 2) + b"t.",
+    "what does nothing": b"\x80\x02" * (TEN_MB // 2) + b"N.",
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_pickle_is_given_up_after_a_second_or_two(name: str) -> None:
+    began = time.process_time()
+    with pytest.raises(DataError, match=r"more than|too many"):
+        plain_value(LARGE[name])
     assert time.process_time() - began < 5
 
 
