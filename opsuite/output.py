@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from typing import Any
 
 
@@ -22,3 +23,9 @@ def narrate(text: str) -> None:
     """Tell the user what is going on, on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def hush() -> None:
+    """Narrate no more: who read it has gone away."""
+    with suppress(BrokenPipeError):  # what it could not write before, it tries to write once more
+        sys.stderr.close()

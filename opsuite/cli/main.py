@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from typing import Annotated, Any
 
@@ -29,7 +28,7 @@ from opsuite.cli import (
     watch,
 )
 from opsuite.cli.exit_codes import ExitCode
-from opsuite.output import narrate, print_data
+from opsuite.output import hush, narrate, print_data
 
 # Typer brings click or, since 0.20, a copy of its own: its errors are known by their family only.
 _ClickError: type[Exception] = next(
@@ -49,7 +48,7 @@ class Commands(TyperGroup):
             narrate("interrupted")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except BrokenPipeError:
-            sys.stderr.close()  # the reader of our output went away: nothing is left to say
+            hush()  # the reader of our output went away: nothing is left to say
             raise typer.Exit(ExitCode.FINE) from None
         except OpsuiteError as error:
             _explain(ctx, error, f"error: {error}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from collectors.run import RunDirectory
 from opsuite.cli.exit_codes import ExitCode
 from opsuite.collecting import start_collecting
 from opsuite.diagnosing import diagnose_and_tell
-from opsuite.output import narrate
+from opsuite.output import hush, narrate
 from opsuite.running.capture import Capture
 from opsuite.running.command import CommandEnd, ForegroundCommand, find_command
 from opsuite.running.exit_reason import explain_failure, last_words
@@ -85,7 +84,7 @@ def run_command(
         _read_logs(run, settings)
         _conclude(run, settings, end, code)
     except BrokenPipeError:
-        sys.stderr.close()  # nobody hears what there is to say; the exit code tells all the same
+        hush()  # the exit code tells all the same
     return code
 
 
