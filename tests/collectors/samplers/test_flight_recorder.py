@@ -47,6 +47,7 @@ def dump():
 dist.init_process_group("gloo", init_method=f"file://{directory}/store", rank=rank, world_size=2)
 values = torch.ones(4, 3)
 dist.all_reduce(values)
+time.sleep(0.3)  # gloo's thread tells its caller first, and counts what has completed after that
 write("early_", c10d._dump_fr_trace())
 dist.broadcast(values, 0, group=dist.new_group([0, 1]))
 threading.Thread(target=dump).start()
