@@ -18,7 +18,7 @@ check: .venv/.test
 	$(BIN)/pytest -m "not slow"
 
 # The wheel without torch: first in a directory whose folders carry our packages' names, then the
-# tests that need no torch, away from the sources.
+# tests of the commands and of the collector, away from the sources.
 ELSEWHERE := build/elsewhere
 BASE := $(CURDIR)/.venv-base/bin
 
@@ -28,7 +28,8 @@ test-base: .venv-base/.installed
 	cp $(ELSEWHERE)/engine/__init__.py $(ELSEWHERE)/collectors/__init__.py
 	cd $(ELSEWHERE) && export OPSUITE_HOME=$$PWD/home && $(BASE)/opsuite doctor \
 		&& $(BASE)/opsuite launch --dry-run > /dev/null && $(BASE)/opsuite runs list
-	cd build && $(BASE)/pytest -c ../pyproject.toml --rootdir .. -m "not slow and not once" ../tests
+	cd build && $(BASE)/pytest -c ../pyproject.toml --rootdir .. -m "not slow and not once" \
+		../tests/cli ../tests/collectors/daemon
 
 format: .venv/.test
 	$(BIN)/ruff check --fix .

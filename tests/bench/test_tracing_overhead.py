@@ -19,8 +19,6 @@ from opsuite.bench.tracing.tracers import TRACERS
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.once
-
 
 def test_a_worker_records_a_span_around_each_piece_of_its_steps(tmp_path: Path) -> None:
     spool = tmp_path / "run" / "spool"

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.once
-
 
 @pytest.fixture
 def board(tmp_path: Path) -> Board:

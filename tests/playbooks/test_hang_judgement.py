@@ -20,8 +20,6 @@ from playbooks.hang.verdict import Cause, Excuse, Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-pytestmark = pytest.mark.once
-
 TORCH = "/venv/lib/python3.11/site-packages/torch"
 BOARD = BoardState(
     ticks=9,

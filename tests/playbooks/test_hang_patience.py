@@ -14,8 +14,6 @@ from collectors.board import Activity, BoardState, InCollective
 from playbooks.hang.observation import Observation
 from playbooks.hang.patience import Alarm, HangWatch, Overdue, Patience, WentOn
 
-pytestmark = pytest.mark.once
-
 PATIENCE = Patience()
 
 

@@ -13,8 +13,6 @@ from playbooks.hang.observation import Frame, RankStack
 from playbooks.hang.place import Doing, place_of
 from playbooks.hang.sources import with_sources
 
-pytestmark = pytest.mark.once
-
 SITE = "/opt/conda/lib/python3.11/site-packages"
 STDLIB = "/opt/conda/lib/python3.11"
 TRAIN = Frame(function="train", file="/home/me/train.py", line=88)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from playbooks.finding import Confidence
 from playbooks.hang.observation import Frame
 from playbooks.hang.place import Doing, Place
 from playbooks.hang.report import finding_of, verdict_lines
 from playbooks.hang.verdict import Cause, Culprit, Meeting, Verdict
-
-pytestmark = pytest.mark.once
 
 MEETING = Meeting(
     name="all_reduce", group="default[0-3]", sequence=83, size_bytes=4_200_000, where="train.py:88"

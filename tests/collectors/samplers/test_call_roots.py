@@ -14,8 +14,6 @@ from collectors.samplers.stacks import read_stacks
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.once
-
 SOURCE = """
 import time
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     Tree = Any  # the conftest's
     Clock = Any
 
-pytestmark = pytest.mark.once
-
 V2 = "30 25 0:26 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = (
     "31 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"

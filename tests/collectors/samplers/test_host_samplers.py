@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     Tree = Any  # the conftest's
     Clock = Any
 
-pytestmark = pytest.mark.once
-
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 

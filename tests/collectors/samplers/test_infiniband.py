@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     Tree = Any  # the conftest's
     Clock = Any
 
-pytestmark = pytest.mark.once
-
 CLASS = "sys/class/infiniband"
 
 

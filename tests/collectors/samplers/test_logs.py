@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from collectors.run import RunDirectory
 
-pytestmark = pytest.mark.once
-
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total"
 TRACEBACK = """\
 Traceback (most recent call last):

@@ -21,8 +21,6 @@ from collectors.samplers.restricted_pickle import plain_value, read_plain_pickle
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.once
-
 _KEYS = st.text() | st.integers(-(1 << 50), 1 << 50) | st.booleans() | st.none()
 _SCALARS = _KEYS | st.integers() | st.floats(allow_nan=False)
 _LATER_SCALARS = _SCALARS | st.binary()

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.once
-
 BY_END = " ORDER BY start_ns + coalesce(duration_s, 0) * 1e9"  # the clock of tests leaps
 TTFT_BOUNDS = [0.001, 0.01, 0.1, 0.25, 0.5, 1.0, 2.5]
 

@@ -19,10 +19,7 @@ from opsuite.bench.watchers.verdict import (
 
 pytest.importorskip("torch", reason="needs the engine extra")
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="the trainers run on Linux"),
-    pytest.mark.once,
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the trainers run on Linux")
 
 _IMPATIENT = {"OPSUITE_HANG_S": "3"}
 _START_S = 90.0

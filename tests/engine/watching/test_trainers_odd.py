@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 pytest.importorskip("torch", reason="needs the engine extra")
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="the trainers run on Linux"),
-    pytest.mark.once,
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the trainers run on Linux")
 
 _FLOORS = ("collectors", "engine", "playbooks", "tui")
 _SCRIPT = """

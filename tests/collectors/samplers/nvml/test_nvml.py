@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     Watch = Callable[..., Any]
 
-pytestmark = pytest.mark.once
-
 GPU_COUNT = 8
 
 
