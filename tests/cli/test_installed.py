@@ -19,8 +19,8 @@ for name in ("collectors", "engine", "playbooks", "tui", "opsuite"):
         except ModuleNotFoundError as error:
             print("lacks", error.name, module.name)
 """
-EXTRAS = ("torch", "triton", "safetensors", "tokenizers", "fastapi", "starlette", "uvicorn")
-EXTRAS += ("opentelemetry",)
+EXTRAS = {"torch", "triton", "safetensors", "tokenizers", "fastapi", "starlette", "uvicorn"}
+EXTRAS |= {"opentelemetry"}
 
 
 def test_every_module_imports_or_lacks_an_extra() -> None:
