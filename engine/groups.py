@@ -33,6 +33,65 @@ class CurrentStep:
     board: Board | None = None
 
 
+class Meeting:
+    """One operation of a group: enter it for as long as this rank waits for others in it.
+
+    An operation that hides its communication waits in between, and not for long: it is recorded
+    as beginning with the first wait and lasting as long as all of them together.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        group: Group,
+        sequence: int,
+        size_bytes: int,
+        recorder: Recorder,
+        current_step: CurrentStep,
+    ) -> None:
+        self.name = name
+        self._group = group
+        self._sequence = sequence
+        self._size_bytes = size_bytes
+        self._recorder = recorder
+        self._current_step = current_step
+        self._start_ns = 0
+        self._entered_ns = 0
+        self._waited_ns = 0
+
+    def __enter__(self) -> None:
+        board = self._current_step.board
+        if board is not None:
+            board.enter(
+                self.name,
+                group=self._group.name,
+                group_size=self._group.size,
+                sequence=self._sequence,
+                size_bytes=self._size_bytes,
+            )
+        self._entered_ns = now_ns()
+        self._start_ns = self._start_ns or self._entered_ns
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._waited_ns += now_ns() - self._entered_ns
+        if kind is None and self._current_step.board is not None:
+            self._current_step.board.leave()
+
+    def record(self) -> None:
+        """All have come."""
+        self._recorder.collective(
+            self.name,
+            group=self._group.name,
+            group_size=self._group.size if self._group.synchronous else 0,
+            sequence=self._sequence,
+            size_bytes=self._size_bytes,
+            start_ns=self._start_ns,
+            end_ns=self._start_ns + self._waited_ns,
+            step=self._current_step.number,
+        )
+
+
 class Group:
     """Ranks along one axis of the mesh, as seen from one of them.
 
@@ -108,29 +167,20 @@ class Group:
         if self.size > 1:
             self._record("barrier", 0, lambda: dist.barrier(group=self.process_group))
 
-    def _record(self, name: str, size_bytes: int, operation: Callable[[], object]) -> None:
-        board = self._current_step.board
-        if board is not None:
-            board.enter(
-                name,
-                group=self.name,
-                group_size=self.size,
-                sequence=self._sequence,
-                size_bytes=size_bytes,
-            )
-        start_ns = now_ns()
-        operation()
-        end_ns = now_ns()
-        if board is not None:
-            board.leave()
-        self._recorder.collective(
-            name,
-            group=self.name,
-            group_size=self.size if self.synchronous else 0,
-            sequence=self._sequence,
-            size_bytes=size_bytes,
-            start_ns=start_ns,
-            end_ns=end_ns,
-            step=self._current_step.number,
-        )
+    def meet(self, name: str, size_bytes: int) -> Meeting:
+        """The next operation of the group, which it calls so."""
         self._sequence += 1
+        return Meeting(
+            name,
+            group=self,
+            sequence=self._sequence - 1,
+            size_bytes=size_bytes,
+            recorder=self._recorder,
+            current_step=self._current_step,
+        )
+
+    def _record(self, name: str, size_bytes: int, operation: Callable[[], object]) -> None:
+        meeting = self.meet(name, size_bytes)
+        with meeting:
+            operation()
+        meeting.record()

@@ -1,11 +1,13 @@
 """The decoder. Module names are Hugging Face's Llama names, so a state dict needs no mapping.
 
-Shapes: B sequences, S tokens, D hidden, Hq/Hkv query and key-value heads of this rank, Dh head
-width, V vocabulary. Under tensor parallelism every rank holds Hq/tp heads, and V/tp logits.
+Shapes: B sequences, S tokens each, D hidden, Hq/Hkv query and key-value heads of this rank, Dh
+head width, V vocabulary. Under tensor parallelism every rank holds Hq/tp heads, and V/tp logits;
+T tokens lie between the layers of a rank: B S, or B S / tp where they are split over the group.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
@@ -20,8 +22,8 @@ from engine.overlap.linear import (
 )
 
 if TYPE_CHECKING:
-    from engine.groups import Group
     from engine.models.config import ModelConfig
+    from engine.overlap.tensor_parallel import TensorParallelGroup
 
 
 class AttentionCache(Protocol):
@@ -30,6 +32,23 @@ class AttentionCache(Protocol):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store the new k, v [B, Hkv, S, Dh] and attend with q [B, Hq, S, Dh] to all so far."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """What all layers of one pass through the model have in common.
+
+    Attributes:
+        shape: (B, S).
+        rotary: cosines and sines of the tokens' positions.
+        cache: of earlier tokens; None: the sequences begin here.
+        split: whether each rank of the tensor-parallel group holds its part of the tokens.
+    """
+
+    shape: tuple[int, int]
+    rotary: tuple[Tensor, Tensor]
+    cache: AttentionCache | None
+    split: bool
 
 
 class RMSNorm(nn.Module):
@@ -76,7 +95,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Grouped-query causal self-attention; heads are split over the tensor-parallel group."""
 
-    def __init__(self, config: ModelConfig, layer: int, tp: Group | None) -> None:
+    def __init__(self, config: ModelConfig, layer: int, tp: TensorParallelGroup | None) -> None:
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
@@ -86,70 +105,66 @@ class Attention(nn.Module):
         self.v_proj = ColumnParallelLinear(config.hidden_size, kv_size, tp)
         self.o_proj = RowParallelLinear(config.hidden_size, config.hidden_size, tp)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
-
-    def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: AttentionCache | None
-    ) -> Tensor:
-        q, k, v = map(self._heads, column_parallel(x, self.q_proj, self.k_proj, self.v_proj))
-        q, k = rotate(q, *rotary), rotate(k, *rotary)
-        if cache is None:
+    def forward(self, x: Tensor, this: Pass) -> Tensor:
+        """``[T, D]`` to ``[T, D]``."""
+        q, k, v = (
+            each.view(*this.shape, -1, self.head_dim).transpose(1, 2)
+            for each in column_parallel(x, self.q_proj, self.k_proj, self.v_proj, split=this.split)
+        )
+        q, k = rotate(q, *this.rotary), rotate(k, *this.rotary)
+        if this.cache is None:
             grouped = q.shape[1] != k.shape[1]
             out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
         else:
-            out = cache.attend(self.layer, q, k, v)
-        return cast("Tensor", self.o_proj(out.transpose(1, 2).flatten(2)))
+            out = this.cache.attend(self.layer, q, k, v)
+        heads = out.transpose(1, 2).flatten(2).flatten(0, 1)
+        return cast("Tensor", self.o_proj(heads, split=this.split))
 
 
 class MLP(nn.Module):
     """SwiGLU (Shazeer 2020)."""
 
-    def __init__(self, config: ModelConfig, tp: Group | None) -> None:
+    def __init__(self, config: ModelConfig, tp: TensorParallelGroup | None) -> None:
         super().__init__()
         self.gate_proj = ColumnParallelLinear(config.hidden_size, config.intermediate_size, tp)
         self.up_proj = ColumnParallelLinear(config.hidden_size, config.intermediate_size, tp)
         self.down_proj = RowParallelLinear(config.intermediate_size, config.hidden_size, tp)
 
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = column_parallel(x, self.gate_proj, self.up_proj)
-        return cast("Tensor", self.down_proj(F.silu(gate) * up))
+    def forward(self, x: Tensor, this: Pass) -> Tensor:
+        """``[T, D]`` to ``[T, D]``."""
+        gate, up = column_parallel(x, self.gate_proj, self.up_proj, split=this.split)
+        return cast("Tensor", self.down_proj(F.silu(gate) * up, split=this.split))
 
 
 class Block(nn.Module):
     """One pre-norm decoder layer."""
 
-    def __init__(self, config: ModelConfig, layer: int, tp: Group | None) -> None:
+    def __init__(self, config: ModelConfig, layer: int, tp: TensorParallelGroup | None) -> None:
         super().__init__()
         self.self_attn = Attention(config, layer, tp)
         self.mlp = MLP(config, tp)
         self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
 
-    def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: AttentionCache | None
-    ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotary, cache)
-        return cast("Tensor", x + self.mlp(self.post_attention_layernorm(x)))
+    def forward(self, x: Tensor, this: Pass) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), this)
+        return cast("Tensor", x + self.mlp(self.post_attention_layernorm(x), this))
 
 
 class Decoder(nn.Module):
-    """Embedding, blocks and final norm: tokens [B, S] to hidden states [B, S, D]."""
+    """Embedding, blocks and final norm: tokens [B, S] to hidden states [T, D]."""
 
-    def __init__(self, config: ModelConfig, tp: Group | None) -> None:
+    def __init__(self, config: ModelConfig, tp: TensorParallelGroup | None) -> None:
         super().__init__()
         self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size, tp)
         self.layers = nn.ModuleList(Block(config, i, tp) for i in range(config.n_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.rotary = RotaryPositions(config)
 
-    def forward(
-        self, tokens: Tensor, cache: AttentionCache | None, positions: Tensor | None
-    ) -> Tensor:
-        x = self.embed_tokens(tokens)
-        rotary = self.rotary(tokens.shape[1], positions)
+    def forward(self, tokens: Tensor, this: Pass) -> Tensor:
+        x = self.embed_tokens(tokens.flatten(), split=this.split)
         for block in self.layers:
-            x = block(x, rotary, cache)
+            x = block(x, this)
         return cast("Tensor", self.norm(x))
 
 
@@ -159,28 +174,53 @@ class Transformer(nn.Module):
     Args:
         config: the whole model's shape.
         tp: the tensor-parallel group this rank's shard belongs to; None holds the whole model.
+        split: whether tokens between layers are split over ``tp`` where their number allows it
+            (sequence parallelism).
     """
 
-    def __init__(self, config: ModelConfig, tp: Group | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, tp: TensorParallelGroup | None = None, *, split: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         self.model = Decoder(config, tp)
         self.lm_head = ColumnParallelLinear(config.hidden_size, config.vocab_size, tp)
         if config.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+        self._split_by = tp.size if tp is not None and split else 1
+
+    def splits(self, tokens: Tensor) -> bool:
+        """Whether a pass over these tokens [B, S] splits them: then the gradients of weights that
+        every rank holds whole are sums over its own tokens only."""
+        return self._split_by > 1 and tokens.numel() % self._split_by == 0
 
     def hidden(
         self, tokens: Tensor, cache: AttentionCache | None = None, positions: Tensor | None = None
     ) -> Tensor:
-        """Final hidden states [B, S, D] of tokens [B, S] (int64)."""
-        return cast("Tensor", self.model(tokens, cache, positions))
+        """Final hidden states [B, S, D] of tokens [B, S] (int64), which are not split."""
+        this = self._pass(tokens, cache, positions, split=False)
+        hidden: Tensor = self.model(tokens, this)
+        return hidden.view(*this.shape, -1)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over this rank's part of the vocabulary, [..., V/tp]."""
-        return cast("Tensor", self.lm_head(hidden))
+        scores: Tensor = self.lm_head(hidden.flatten(0, -2))
+        return scores.view(*hidden.shape[:-1], -1)
 
-    def forward(
-        self, tokens: Tensor, cache: AttentionCache | None = None, positions: Tensor | None = None
-    ) -> Tensor:
-        """Logits [B, S, V/tp]."""
-        return self.logits(self.hidden(tokens, cache, positions))
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits [B, S, V/tp] of tokens [B, S] (int64)."""
+        this = self._pass(tokens, None, None, split=self.splits(tokens))
+        scores: Tensor = self.lm_head(self.model(tokens, this), split=this.split)
+        return scores.view(*this.shape, -1)
+
+    def _pass(
+        self,
+        tokens: Tensor,
+        cache: AttentionCache | None,
+        positions: Tensor | None,
+        *,
+        split: bool,
+    ) -> Pass:
+        rotary = self.model.rotary(tokens.shape[1], positions)
+        shape = (tokens.shape[0], tokens.shape[1])
+        return Pass(shape=shape, rotary=rotary, cache=cache, split=split)

@@ -3,6 +3,9 @@
 Each holds its rank's shard as ``weight``; the parameter says along which dimension of the whole it
 was cut (``weight.shard_dim``), so that sharding and gathering need no knowledge of the model. With
 a group of one (or None) each is the plain layer.
+
+Activations are flat, [tokens, features]. ``split`` says that each rank holds its part of the
+tokens between layers (see :mod:`engine.overlap.operators`); else every rank holds all of them.
 """
 
 from __future__ import annotations
@@ -13,12 +16,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import nn
 
-from engine.overlap.operators import copy_to_group, reduce_from_group
+from engine.overlap.operators import (
+    all_gather_matmul,
+    all_reduce,
+    matmul_all_reduce,
+    matmul_reduce_scatter,
+    reduce_scatter,
+    replicated_matmul,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from engine.groups import Group
+    from engine.overlap.tensor_parallel import TensorParallelGroup
 
 
 class ShardedLayer(nn.Module):
@@ -26,63 +36,79 @@ class ShardedLayer(nn.Module):
 
     shard_dim: ClassVar[int]
 
-    def __init__(self, rows: int, columns: int, tp: Group | None) -> None:
+    def __init__(self, rows: int, columns: int, tp: TensorParallelGroup | None) -> None:
         super().__init__()
         shape = [rows, columns]
         parts = tp.size if tp else 1
         assert shape[self.shard_dim] % parts == 0, f"{shape} does not split into {parts}"
         shape[self.shard_dim] //= parts
-        self.tp = tp
+        self.tp = tp if parts > 1 else None
         self.weight = nn.Parameter(torch.empty(shape))
         self.weight.shard_dim = self.shard_dim  # type: ignore[attr-defined]
 
 
 class ColumnParallelLinear(ShardedLayer):
-    """``y = x W^T`` with the output features split: x replicated, y this rank's share."""
+    """``y = x W^T`` with the output features split: y holds all tokens, this rank's features."""
 
     shard_dim = 0
 
-    def __init__(self, in_features: int, out_features: int, tp: Group | None = None) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, tp: TensorParallelGroup | None = None
+    ) -> None:
         super().__init__(out_features, in_features, tp)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[..., in_features]`` to ``[..., out_features / tp]``."""
-        return F.linear(copy_to_group(x, self.tp), self.weight)
+    def forward(self, x: Tensor, *, split: bool = False) -> Tensor:
+        """``[tokens (/ tp if split), in_features]`` to ``[tokens, out_features / tp]``."""
+        [product] = column_parallel(x, self, split=split)
+        return product
 
 
 class RowParallelLinear(ShardedLayer):
-    """``y = x W^T`` with the input features split: x this rank's share, y replicated."""
+    """``y = x W^T`` with the input features split: x holds all tokens, this rank's features."""
 
     shard_dim = 1
 
-    def __init__(self, in_features: int, out_features: int, tp: Group | None = None) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, tp: TensorParallelGroup | None = None
+    ) -> None:
         super().__init__(out_features, in_features, tp)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[..., in_features / tp]`` to ``[..., out_features]``."""
-        return reduce_from_group(F.linear(x, self.weight), self.tp)
+    def forward(self, x: Tensor, *, split: bool = False) -> Tensor:
+        """``[tokens, in_features / tp]`` to ``[tokens (/ tp if split), out_features]``."""
+        if self.tp is None:
+            return F.linear(x, self.weight)
+        operator = matmul_reduce_scatter if split else matmul_all_reduce
+        return operator(x, self.weight, self.tp)
 
 
 class VocabParallelEmbedding(ShardedLayer):
-    """An embedding table with the vocabulary split; tokens and result are replicated."""
+    """An embedding table with the vocabulary split; every rank gives all tokens."""
 
     shard_dim = 0
 
-    def __init__(self, vocab_size: int, hidden_size: int, tp: Group | None = None) -> None:
+    def __init__(
+        self, vocab_size: int, hidden_size: int, tp: TensorParallelGroup | None = None
+    ) -> None:
         super().__init__(vocab_size, hidden_size, tp)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Token ids ``[...]`` to ``[..., hidden_size]``."""
-        if self.tp is None or self.tp.size == 1:
+    def forward(self, tokens: Tensor, *, split: bool = False) -> Tensor:
+        """Token ids ``[tokens]`` to ``[tokens (/ tp if split), hidden_size]``."""
+        if self.tp is None:
             return F.embedding(tokens, self.weight)
         rows = self.weight.shape[0]
         local = tokens - self.tp.rank * rows
         elsewhere = (local < 0) | (local >= rows)
         mine = F.embedding(local.masked_fill(elsewhere, 0), self.weight)
-        return reduce_from_group(mine.masked_fill(elsewhere.unsqueeze(-1), 0.0), self.tp)
+        term = mine.masked_fill(elsewhere.unsqueeze(-1), 0.0)
+        return (reduce_scatter if split else all_reduce)(term, self.tp)
 
 
-def column_parallel(x: Tensor, *layers: ColumnParallelLinear) -> tuple[Tensor, ...]:
-    """Several column-parallel layers on one input: one sum in backward serves them all."""
-    shared = copy_to_group(x, layers[0].tp)
-    return tuple(F.linear(shared, layer.weight) for layer in layers)
+def column_parallel(
+    x: Tensor, *layers: ColumnParallelLinear, split: bool = False
+) -> tuple[Tensor, ...]:
+    """Several column-parallel layers on one input: one gathering serves them all."""
+    tp, weights = layers[0].tp, [layer.weight for layer in layers]
+    if tp is None:
+        return tuple(F.linear(x, weight) for weight in weights)
+    operator = all_gather_matmul if split else replicated_matmul
+    return operator(x, weights, tp)

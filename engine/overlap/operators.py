@@ -1,7 +1,12 @@
-"""The two operators between replicated and sharded activations (Megatron-LM's f and g).
+"""Products of which the communication is a part, each the other's backward pass.
 
-Shoeybi et al., "Megatron-LM: Training Multi-Billion Parameter Language Models Using Model
-Parallelism", 2019, section 3.
+Two layouts of activations between layers of a tensor-parallel group:
+
+- *split*: each rank holds its part of the tokens, [M/R, K] (sequence parallelism: Korthikanti et
+  al., "Reducing Activation Recomputation in Large Transformer Models", 2022). Columns are entered
+  by gathering tokens, rows left by reducing and scattering them.
+- *replicated*: every rank holds all tokens. Columns are entered for nothing, rows left by reducing
+  (Megatron-LM's f and g: Shoeybi et al. 2019, section 3).
 """
 
 from __future__ import annotations
@@ -10,47 +15,163 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from engine.overlap.addend import Given, Product
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
-    from engine.groups import Group
+    from engine.overlap.tensor_parallel import TensorParallelGroup
+    from engine.overlap.transport import Gathering
 
 
-class _CopyToGroup(torch.autograd.Function):
+def all_gather_matmul(
+    shard: Tensor, weights: Sequence[Tensor], group: TensorParallelGroup
+) -> tuple[Tensor, ...]:
+    """The tokens of all ranks times each weight [N_i, K] transposed.
+
+    Args:
+        shard: this rank's [M/R, K].
+
+    Returns:
+        Each [M, N_i].
+    """
+    made: tuple[Tensor, ...] = _AllGatherMatmul.apply(group, shard, *weights)  # type: ignore[no-untyped-call]
+    return made
+
+
+def matmul_reduce_scatter(x: Tensor, weight: Tensor, group: TensorParallelGroup) -> Tensor:
+    """This rank's tokens [M/R, N] of the sum over ranks of ``x`` [M, K] ``weight`` [N, K]^T."""
+    made: Tensor = _MatmulReduceScatter.apply(x, weight, group)  # type: ignore[no-untyped-call]
+    return made
+
+
+def matmul_all_reduce(x: Tensor, weight: Tensor, group: TensorParallelGroup) -> Tensor:
+    """All tokens [M, N] of that sum, on every rank."""
+    made: Tensor = _MatmulAllReduce.apply(x, weight, group)  # type: ignore[no-untyped-call]
+    return made
+
+
+def replicated_matmul(
+    x: Tensor, weights: Sequence[Tensor], group: TensorParallelGroup
+) -> tuple[Tensor, ...]:
+    """``x`` [M, K], which every rank holds, times each weight [N_i, K] transposed.
+
+    The pair of :func:`matmul_all_reduce`: the gradient of ``x`` is summed over the ranks.
+    """
+    made: tuple[Tensor, ...] = _ReplicatedMatmul.apply(group, x, *weights)  # type: ignore[no-untyped-call]
+    return made
+
+
+def reduce_scatter(term: Tensor, group: TensorParallelGroup) -> Tensor:
+    """This rank's tokens [M/R, N] of the sum over ranks of ``term`` [M, N]."""
+    made: Tensor = _ReduceScatter.apply(term, group)  # type: ignore[no-untyped-call]
+    return made
+
+
+def all_reduce(term: Tensor, group: TensorParallelGroup) -> Tensor:
+    """The sum over ranks of ``term`` [M, N], of which the gradient is the same on every rank."""
+    made: Tensor = _AllReduce.apply(term, group)  # type: ignore[no-untyped-call]
+    return made
+
+
+class _AllGatherMatmul(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:  # noqa: ANN401 - torch's context
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's context
+        group: TensorParallelGroup,
+        shard: Tensor,
+        *weights: Tensor,
+    ) -> tuple[Tensor, ...]:
+        products, gathering = group.transport.all_gather_matmul(shard, weights)
         ctx.group = group
-        return tensor.view_as(tensor)
+        kept = gathering.whole().clone() if group.keep_gathered else shard
+        ctx.save_for_backward(kept, *weights)
+        return tuple(products)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:  # noqa: ANN401 - torch's signature
-        # Autograd may still own the incoming gradient: the sum goes into a copy.
-        total = grads[0].clone(memory_format=torch.contiguous_format)
-        return ctx.group.all_reduce(total), None
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        group: TensorParallelGroup = ctx.group
+        kept, *weights = ctx.saved_tensors
+        gathering = None if group.keep_gathered else group.transport.gather(kept)
+        of_weights: list[Tensor] = []
+
+        def meanwhile() -> None:
+            whole = kept if gathering is None else gathering.whole()
+            of_weights.extend(grad.t() @ whole for grad in grads)
+
+        return (None, _scattered(group, grads, weights, meanwhile), *of_weights)
 
 
-class _ReduceFromGroup(torch.autograd.Function):
+def _scattered(group: TensorParallelGroup, grads: Any, weights: Any, meanwhile: Any) -> Tensor:  # noqa: ANN401
+    product = Product(list(zip(grads, weights, strict=True)))
+    return group.transport.reduce_scatter(product, meanwhile)
+
+
+class _MatmulReduceScatter(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, partial: Tensor, group: Group) -> Tensor:  # noqa: ANN401 - torch's context
-        ctx.mark_dirty(partial)
-        return group.all_reduce(partial)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, group: TensorParallelGroup) -> Tensor:  # noqa: ANN401
+        ctx.group = group
+        ctx.save_for_backward(x, weight)
+        return group.transport.reduce_scatter(Product([(x, weight.t())]))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None]:  # noqa: ANN401
+        x, weight = ctx.saved_tensors
+        shard = grads[0].contiguous()
+        [of_x], gathering = ctx.group.transport.all_gather_matmul(shard, [weight.t()])
+        return of_x, gathering.whole().t() @ x, None
+
+
+class _MatmulAllReduce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, group: TensorParallelGroup) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(x, weight)
+        return group.transport.all_reduce(Product([(x, weight.t())]))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None]:  # noqa: ANN401
+        x, weight = ctx.saved_tensors
+        return grads[0] @ weight, grads[0].t() @ x, None
+
+
+class _ReplicatedMatmul(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        group: TensorParallelGroup,
+        x: Tensor,
+        *weights: Tensor,
+    ) -> tuple[Tensor, ...]:
+        ctx.group = group
+        ctx.save_for_backward(x, *weights)
+        return tuple(x @ weight.t() for weight in weights)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        x, *weights = ctx.saved_tensors
+        total = ctx.group.transport.all_reduce(Product(list(zip(grads, weights, strict=True))))
+        return (None, total, *(grad.t() @ x for grad in grads))
+
+
+class _ReduceScatter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, term: Tensor, group: TensorParallelGroup) -> Tensor:  # noqa: ANN401
+        ctx.group = group
+        return group.transport.reduce_scatter(Given(term))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:  # noqa: ANN401
+        gathering: Gathering = ctx.group.transport.gather(grads[0].contiguous())
+        return gathering.whole().clone(), None
+
+
+class _AllReduce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, term: Tensor, group: TensorParallelGroup) -> Tensor:  # noqa: ANN401
+        return group.transport.all_reduce(Given(term))
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:  # noqa: ANN401
         return grads[0], None
-
-
-def copy_to_group(tensor: Tensor, group: Group | None) -> Tensor:
-    """A replicated activation entering sharded layers: identity forward, sum backward."""
-    if group is None or group.size == 1:
-        return tensor
-    copied: Tensor = _CopyToGroup.apply(tensor, group)  # type: ignore[no-untyped-call]
-    return copied
-
-
-def reduce_from_group(partial: Tensor, group: Group | None) -> Tensor:
-    """Partial sums leaving sharded layers: sum forward (in place), identity backward."""
-    if group is None or group.size == 1:
-        return partial
-    total: Tensor = _ReduceFromGroup.apply(partial.contiguous(), group)  # type: ignore[no-untyped-call]
-    return total

@@ -56,6 +56,18 @@ class ParallelConfig(Config):
     dp: int = Field(1, ge=1, le=65536, description="data parallel: ranks that split the batch")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="what ranks compute on")
     threads_per_rank: int = Field(1, ge=1, le=1024, description="CPU threads of a rank")
+    split_tokens: bool = Field(
+        True, description="tp ranks split the tokens between layers too (sequence parallelism)"
+    )
+    transport: Literal["auto", "shared", "collective"] = Field(
+        "auto", description="how tp ranks communicate: shared memory, or torch.distributed"
+    )
+    keep_gathered: bool = Field(
+        False, description="keep gathered tokens for backward, instead of gathering them again"
+    )
+    peer_timeout_s: float = Field(
+        300.0, gt=0, le=86_400, description="how long a tp rank waits for another that lives"
+    )
     pin: bool = Field(True, description="give each rank cores of its own, if there are enough")
 
     @property

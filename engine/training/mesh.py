@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -12,6 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from engine.devices import pick_device
 from engine.groups import Group
+from engine.overlap.tensor_parallel import TensorParallelGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ class Mesh:
     rank: int
     device: torch.device
     world: Group
-    tp: Group
+    tp: TensorParallelGroup
     dp: Group
 
 
@@ -62,19 +63,28 @@ def open_mesh(
         _connect(device)
         grid = init_device_mesh(device.type, (dp, tp), mesh_dim_names=("dp", "tp"))
         process_groups = {axis: grid.get_group(axis) for axis in ("dp", "tp")}
-    groups = {
-        axis: Group(
-            axis=axis,
-            ranks=ranks,
-            global_rank=rank,
-            process_group=process_groups.get(axis),
-            recorder=recorder,
-            current_step=current_step,
-            synchronous=device.type == "cpu",
-        )
-        for axis, ranks in members.items()
+    common: dict[str, Any] = {
+        "global_rank": rank,
+        "recorder": recorder,
+        "current_step": current_step,
+        "synchronous": device.type == "cpu",
     }
-    yield Mesh(rank=rank, device=device, **groups)
+    world, dp_group = (
+        Group(axis=axis, ranks=members[axis], process_group=process_groups.get(axis), **common)
+        for axis in ("world", "dp")
+    )
+    tp_group = TensorParallelGroup(
+        ranks=members["tp"],
+        process_group=process_groups.get("tp"),
+        choice=parallel.transport,
+        timeout_s=parallel.peer_timeout_s,
+        keep_gathered=parallel.keep_gathered,
+        **common,
+    )
+    try:
+        yield Mesh(rank=rank, device=device, world=world, tp=tp_group, dp=dp_group)
+    finally:
+        tp_group.close()
     if parallel.world_size > 1:  # not after an error: the peers may be gone
         dist.destroy_process_group()
 

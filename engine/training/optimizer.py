@@ -98,6 +98,14 @@ class GradientBuckets:
             self._group.all_reduce(flat).div_(self._group.size)
 
 
+def sum_over(group: Group, parameters: Sequence[nn.Parameter]) -> None:
+    """Replace the gradients of ``parameters`` by their sums over ``group``, all at once."""
+    gradients = _gradients(parameters)
+    total = group.all_reduce(torch.cat([each.flatten() for each in gradients]))
+    parts = torch.split(total, [each.numel() for each in gradients])
+    torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(parts, gradients, strict=True)])
+
+
 def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
     return [p.grad for p in parameters if p.grad is not None]
 

@@ -137,7 +137,7 @@ def _train(
     current_step: CurrentStep,
     hooks: Sequence[StepHook],
 ) -> tuple[TrainingResult, Saver]:
-    model = Transformer(config.model, mesh.tp)
+    model = Transformer(config.model, mesh.tp, split=config.parallel.split_tokens)
     initialize(model, config.train.seed, mesh.tp)
     model.to(mesh.device)
     optimizer = Optimizer(model, config.optimizer, decay_steps=config.decay_steps, tp=mesh.tp)

@@ -11,8 +11,9 @@ import torch
 
 from collectors.board import Activity
 from engine.models.loss import next_token_loss
+from engine.models.sharding import shard_dim
 from engine.process_meter import ProcessMeter
-from engine.training.optimizer import GradientBuckets
+from engine.training.optimizer import GradientBuckets, sum_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +78,7 @@ class Trainer:
         self._meter = ProcessMeter()
         self._first_step = 1
         parameters = list(model.parameters())
+        self._replicated = [each for each in parameters if shard_dim(each) is None]
         self._buckets = GradientBuckets(parameters, mesh.dp) if mesh.dp.size > 1 else None
 
     def train(self, first_step: int = 1) -> TrainingResult:
@@ -114,7 +116,7 @@ class Trainer:
             with self._phase(Activity.BACKWARD, step):
                 self._zero_gradients()
                 loss.backward()  # type: ignore[no-untyped-call]
-            mean_loss = self._synchronize(loss, step)
+            mean_loss = self._synchronize(loss, step, split=self._model.splits(tokens))
             with self._phase(Activity.OPTIMIZER, step):
                 norm, rate = self._optimizer.step(step)
             value = float(mean_loss)
@@ -145,8 +147,14 @@ class Trainer:
         else:
             self._buckets.zero()
 
-    def _synchronize(self, loss: Tensor, step: int) -> Tensor:
-        """Average gradients and loss over the data-parallel group; gives the loss."""
+    def _synchronize(self, loss: Tensor, step: int, *, split: bool) -> Tensor:
+        """Average gradients and loss over the data-parallel group; gives the loss.
+
+        Args:
+            split: whether each tensor-parallel rank saw its own tokens only.
+        """
+        if split:
+            sum_over(self._mesh.tp, self._replicated)
         if self._buckets is None:
             return loss.detach()
         with self._recorder.span("grad_sync", step):

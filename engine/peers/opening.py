@@ -1,0 +1,118 @@
+"""How the ranks of a group come to have memory in common."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from collectors.clock import process_space
+from collectors.errors import RunFailed, StorageError
+from engine.peers.memory import ALIGNMENT
+from engine.peers.shared import Segment, SharedMemory, unusable_here
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from engine.peers.memory import PeerMemory
+
+_MESSAGE = 512  # bytes that each rank tells the others
+
+
+class NotShared(RunFailed):
+    """The ranks of a group cannot have memory in common; says why."""
+
+
+def open_shared(
+    process_group: dist.ProcessGroup, *, nbytes: int, ranks: Sequence[int], timeout_s: float
+) -> PeerMemory:
+    """Memory of CPU ranks of one host; every rank of the group calls this, with the same numbers.
+
+    All of them get it, or none.
+
+    Args:
+        nbytes: of each rank's buffer; rounded up.
+        ranks: their global ranks, for errors.
+
+    Raises:
+        NotShared: they are not on one host, or the host does not let them.
+    """
+    nbytes = -(-nbytes // ALIGNMENT) * ALIGNMENT
+    mine, told = _offer(nbytes)
+    segments: list[Segment] = []
+    try:
+        offers = _exchange(told, process_group)
+        rank = dist.get_rank(process_group)
+        trouble = _trouble(offers) or _map(offers, rank, mine, nbytes, segments)
+        troubles = [str(each["why"]) for each in _exchange({"why": trouble}, process_group)]
+        if any(troubles):
+            raise NotShared(
+                next(filter(None, troubles)),
+                where=f"ranks {', '.join(map(str, ranks))}",
+                remedy="set parallel.transport to collective",
+            )
+        return SharedMemory(
+            segments,
+            rank=rank,
+            nbytes=nbytes,
+            pids=[int(offer["pid"]) for offer in offers],
+            ranks=ranks,
+            timeout_s=timeout_s,
+        )
+    finally:  # what is mapped stays
+        for segment in (mine, *segments):
+            if segment is not None:
+                segment.release()
+
+
+def _offer(nbytes: int) -> tuple[Segment | None, dict[str, Any]]:
+    """A segment for the others, and what they must know to map it; why there is none."""
+    why, mine = unusable_here(), None
+    if not why:
+        try:
+            mine = Segment.make(nbytes)
+        except StorageError as error:
+            why = error.what
+    told = {"pid": os.getpid(), "space": process_space(), "why": why}
+    return mine, told | {"descriptor": mine.descriptor if mine else -1}
+
+
+def _trouble(offers: Sequence[dict[str, Any]]) -> str:
+    for offer in offers:
+        if offer["why"]:
+            return str(offer["why"])
+    if len({offer["space"] for offer in offers}) > 1:
+        return "ranks on several hosts, or in several containers"
+    return ""
+
+
+def _map(
+    offers: Sequence[dict[str, Any]],
+    rank: int,
+    mine: Segment | None,
+    nbytes: int,
+    segments: list[Segment],
+) -> str:
+    """Map what the others offer; gives what hindered it."""
+    for peer, offer in enumerate(offers):
+        if peer == rank:
+            assert mine is not None
+            segments.append(mine)
+            continue
+        try:
+            segments.append(Segment.of_peer(offer["pid"], offer["descriptor"], nbytes))
+        except OSError as error:
+            return f"the memory of process {offer['pid']} cannot be seen: {error.strerror or error}"
+    return ""
+
+
+def _exchange(message: dict[str, Any], process_group: dist.ProcessGroup) -> list[dict[str, Any]]:
+    """What each rank tells; as JSON, for nothing from outside is ever unpickled."""
+    text = json.dumps(message).encode()[:_MESSAGE].ljust(_MESSAGE)
+    sent = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    parts = [torch.empty_like(sent) for _ in range(dist.get_world_size(process_group))]
+    dist.all_gather(parts, sent, group=process_group)
+    return [json.loads(bytes(part.tolist())) for part in parts]
