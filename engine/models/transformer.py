@@ -187,12 +187,13 @@ class Transformer(nn.Module):
         self.lm_head = ColumnParallelLinear(config.hidden_size, config.vocab_size, tp)
         if config.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
-        self._split_by = tp.size if tp is not None and split else 1
+        self.split = split
+        self._ranks = tp.size if tp is not None else 1
 
     def splits(self, tokens: Tensor) -> bool:
         """Whether a pass over these tokens [B, S] splits them: then the gradients of weights that
         every rank holds whole are sums over its own tokens only."""
-        return self._split_by > 1 and tokens.numel() % self._split_by == 0
+        return self.split and self._ranks > 1 and tokens.numel() % self._ranks == 0
 
     def hidden(
         self, tokens: Tensor, cache: AttentionCache | None = None, positions: Tensor | None = None

@@ -29,7 +29,7 @@ from engine.training.state import restore_state
 from engine.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from collectors.board import Board
     from collectors.recorder import Recorder
@@ -74,10 +74,14 @@ def train_recorded(
     config: RunConfig,
     recorder: Recorder,
     *,
-    hooks: Sequence[StepHook] = (),
+    hooks: Callable[[Mesh, Transformer], Sequence[StepHook]] = lambda mesh, model: (),
     board: Board | None = None,
 ) -> None:
-    """The same with a recorder that the caller opened, and with ``hooks`` around every step."""
+    """The same with a recorder that the caller opened, and with ``hooks`` around every step.
+
+    Args:
+        hooks: makes them, of this rank's groups and its model.
+    """
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     current_step = CurrentStep(board=board)
     with open_mesh(
@@ -106,8 +110,13 @@ def train_recorded(
                 loss=result.loss,
                 tokens_per_s=result.tokens_per_s,
                 checkpoint=str(saver.latest) if saver.latest else None,
-                warnings=tuple(saver.warnings),
+                warnings=(*saver.warnings, *_slow_ways(mesh)),
             ).write(run)
+
+
+def _slow_ways(mesh: Mesh) -> Iterator[str]:
+    if mesh.tp.why_collective:
+        yield f"tp ranks communicated through torch.distributed: {mesh.tp.why_collective}"
 
 
 def open_rank_recorder(run: Path, job: Job, config: RunConfig) -> Recorder:
@@ -135,7 +144,7 @@ def _train(
     mesh: Mesh,
     recorder: Recorder,
     current_step: CurrentStep,
-    hooks: Sequence[StepHook],
+    hooks: Callable[[Mesh, Transformer], Sequence[StepHook]],
 ) -> tuple[TrainingResult, Saver]:
     model = Transformer(config.model, mesh.tp, split=config.parallel.split_tokens)
     initialize(model, config.train.seed, mesh.tp)
@@ -164,7 +173,7 @@ def _train(
         recorder=recorder,
         current_step=current_step,
         save=saver.save,
-        hooks=[*_injectors(job, config, mesh.rank, recorder), *hooks],
+        hooks=[*_injectors(job, config, mesh.rank, recorder), *hooks(mesh, model)],
     )
     return trainer.train(first_step), saver
 

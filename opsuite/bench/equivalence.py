@@ -13,6 +13,8 @@ from opsuite.output import narrate
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from engine.training.config import RunConfig
+
 STEPS = 20
 MAX_DIFFERENCE = 1e-4
 _MESHES: Mapping[str, Mapping[str, int]] = {
@@ -26,7 +28,7 @@ def measure(rounds: int) -> list[Row]:
     """The largest difference of the loss from one process's, over 20 steps in float32 on CPU."""
     worst: dict[str, float] = {}
     for index in range(rounds):
-        curves = {name: _losses(mesh, seed=index) for name, mesh in _MESHES.items()}
+        curves = {name: losses(_config(mesh, seed=index)) for name, mesh in _MESHES.items()}
         alone = curves.pop("one process")
         for name, curve in curves.items():
             difference = max(abs(a - b) for a, b in zip(alone, curve, strict=True))
@@ -44,17 +46,22 @@ def measure(rounds: int) -> list[Row]:
     ]
 
 
-def _losses(mesh: Mapping[str, int], seed: int) -> list[float]:
+def _config(mesh: Mapping[str, int], seed: int) -> RunConfig:
     from collectors.configuration import resolve
     from engine.training.config import RunConfig
-    from engine.training.launcher import launch
 
     given: dict[str, Any] = {
         "name": "equivalence",
         "train": {"steps": STEPS, "seed": seed},
         "parallel": {**mesh, "device": "cpu"},
     }
-    config = resolve(RunConfig, [("the demo", CONFIG), ("the benchmark", given)]).value
+    return resolve(RunConfig, [("the demo", CONFIG), ("the benchmark", given)]).value
+
+
+def losses(config: RunConfig) -> list[float]:
+    """The loss after each step of a run."""
+    from engine.training.launcher import launch
+
     home = bench_home()
     run = launch(config, home=home, command=["opsuite", "bench"], narrate=narrate).run
     with open_store(home) as store:

@@ -96,8 +96,8 @@ def _train(run: Path, job: Job, config: RunConfig) -> None:
     from engine.training.session import open_rank_recorder, train_recorded
 
     with closing(AlternatingRecorder(open_rank_recorder(run, job, config))) as recorder:
-        output = output_path(run, int(os.environ["RANK"]))
-        train_recorded(run, job, config, recorder, hooks=[StepStopwatch(recorder, output)])
+        watch = StepStopwatch(recorder, output_path(run, int(os.environ["RANK"])))
+        train_recorded(run, job, config, recorder, hooks=lambda mesh, model: [watch])
 
 
 if __name__ == "__main__":

@@ -48,6 +48,11 @@ BENCHES = {
             question="do tp=2, dp=2 and one process learn alike?",
             rounds=1,
         ),
+        Bench(
+            name="fusion",
+            question="how much of its communication does a tensor-parallel step hide?",
+            rounds=20,
+        ),
         Bench(name="recorder", question="what does recording cost?", rounds=60),
         Bench(name="startup", question="how long does `opsuite --help` take?", rounds=10),
         Bench(
