@@ -1,0 +1,234 @@
+"""What the compiler makes of the kernels, for devices that are not here: ``python -m`` prints it.
+
+A kernel is refused that spills registers, loads its tiles in small pieces, needs more shared memory
+than a device has, or, where there are tensor cores for its operands, does not use them or does not
+copy asynchronously.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import triton
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from engine.overlap.kernels import products
+from engine.overlap.kernels.tile_shape import MAX_SPLITS, TileShape, default_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SHARED_LIMITS = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}
+"""Shared memory that a program may have, by architecture (CUDA C++ Programming Guide, 17.1)."""
+DTYPES = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8e4nv": 1}
+"""Operands, as Triton calls them, and their bytes."""
+_TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
+_FP8_CORES = {90: "QGMMA", 100: "UTCQMMA"}
+_ASYNCHRONOUS = ("LDGSTS", "UTMALDG")
+_SPILLS = ("STL", "LDL")
+_VECTOR = re.compile(r"\.128\b")
+_INSTRUCTION = re.compile(
+    r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE
+)
+_USAGE = re.compile(r"REG:(\d+) STACK:(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A kernel for operands of one type.
+
+    Attributes:
+        tiled: whether it multiplies tiles.
+    """
+
+    kernel: str
+    dtype: str
+    tiled: bool
+    shape: TileShape
+    aligned: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiled:
+    """What became of a variant on an architecture.
+
+    Attributes:
+        arch: such as 90, for sm_90.
+        registers: of a thread; ``stack_bytes`` too.
+        shared_bytes: of a program.
+        instructions: how often each stands in the machine code, modifiers included.
+    """
+
+    variant: Variant
+    arch: int
+    registers: int
+    stack_bytes: int
+    shared_bytes: int
+    instructions: Mapping[str, int]
+
+    def faults(self) -> list[str]:
+        """Why it is refused; empty: it is good."""
+        found = []
+        spills = self._count(*_SPILLS)
+        if spills or self.stack_bytes:
+            found.append(f"spills: {spills} instructions, {self.stack_bytes} bytes of stack")
+        if self.shared_bytes > SHARED_LIMITS[self.arch]:
+            found.append(f"{self.shared_bytes} bytes of shared memory")
+        if narrow := self._narrow_loads():
+            found.append(f"loads in small pieces: {', '.join(narrow)}")
+        if self.variant.tiled and self.variant.dtype != "fp32":
+            core = self._core()
+            if not self._count(core):
+                found.append(f"no tensor-core instructions ({core})")
+            if not self._count(*_ASYNCHRONOUS):
+                found.append("no asynchronous copies")
+        return found
+
+    def _core(self) -> str:
+        cores = _FP8_CORES if self.variant.dtype == "fp8e4nv" else _TENSOR_CORES
+        return cores[self.arch]
+
+    def _count(self, *operations: str) -> int:
+        return sum(
+            count
+            for name, count in self.instructions.items()
+            if name.partition(".")[0] in operations
+        )
+
+    def _narrow_loads(self) -> list[str]:
+        """Loads of tiles or terms that move less than 16 bytes; scalars are loaded so, too."""
+        wide = sum(count for name, count in self._loads() if _VECTOR.search(name))
+        narrow = [name for name, _ in self._loads() if name.startswith("LDGSTS")]
+        narrow = [name for name in narrow if not _VECTOR.search(name)]
+        if narrow or wide or not (self.variant.tiled or self.variant.kernel == "sum_of_terms"):
+            return narrow
+        return [name for name, _ in self._loads()]
+
+    def _loads(self) -> list[tuple[str, int]]:
+        return [
+            (name, count)
+            for name, count in self.instructions.items()
+            if name.startswith(("LDG.", "LDGSTS", "UTMALDG"))
+        ]
+
+
+def variants(dtype: str) -> Iterator[Variant]:
+    """Every kernel for operands of ``dtype``, in the shape that it has unless tuned."""
+    shape = default_shape(1024, DTYPES[dtype])
+    for kernel in ("gathered_product", "scattered_product"):
+        yield Variant(kernel=kernel, dtype=dtype, tiled=True, shape=shape)
+    if dtype != "fp8e4nv":
+        yield Variant(kernel="sum_of_terms", dtype=dtype, tiled=False, shape=shape)
+        yield Variant(kernel="await_signals", dtype=dtype, tiled=False, shape=shape)
+
+
+def compile_variant(variant: Variant, arch: int) -> Compiled:
+    """Compile for a device that need not be here."""
+    fn = getattr(products, variant.kernel)
+    types, constants = _arguments(variant)
+    names = [parameter.name for parameter in fn.params]
+    signature = {name: "constexpr" if name in constants else types[name] for name in names}
+    aligned = [name for name in names if _is_aligned(name, signature[name], variant)]
+    source = ASTSource(
+        fn=fn,
+        signature=signature,
+        constexprs={(at,): constants[n] for at, n in enumerate(names) if n in constants},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
+    )
+    tile = variant.shape
+    options = {"num_warps": tile.warps, "num_stages": tile.stages} if variant.tiled else {}
+    kernel = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    registers, stack, instructions = _disassemble(kernel.asm["cubin"])
+    return Compiled(
+        variant=variant,
+        arch=arch,
+        registers=registers,
+        stack_bytes=stack,
+        shared_bytes=kernel.metadata.shared,
+        instructions=instructions,
+    )
+
+
+def _arguments(variant: Variant) -> tuple[dict[str, str], dict[str, Any]]:
+    """Types of the arguments, and those that are constants."""
+    result = "bf16" if variant.dtype == "fp8e4nv" else variant.dtype
+    of = f"*{variant.dtype}"
+    types = dict.fromkeys(
+        ("epoch", "shard_rows", "split_rows", "n", "k", "count", "rank", "signal_index"), "i32"
+    )
+    types |= dict.fromkeys(("stride_x", "stride_n", "stride_out"), "i32")
+    types |= {"x": of, "gathered": of, "weight": of, "out": f"*{result}", "scale": "fp32"}
+    types |= {"slots": "*i64", "terms": "*i64", "done": "*i32"}
+    types["signals"] = "*i64" if variant.kernel == "scattered_product" else "*i32"
+    tile = variant.shape
+    constants = {
+        "stride_k": 1,
+        "SIZE": 8,
+        "MAX_SPLITS": MAX_SPLITS,
+        "BLOCK_M": tile.block_m,
+        "BLOCK_N": tile.block_n,
+        "BLOCK_K": tile.block_k,
+        "GROUP_M": tile.group_m,
+        "EVEN_K": True,
+        "AWAIT": True,
+        "BLOCK": 1024,
+        "STRIDE": 1,
+        "OUT": triton.language.dtype(result),
+    }
+    return types, constants
+
+
+def _is_aligned(name: str, kind: str, variant: Variant) -> bool:
+    sizes = ("n", "k", "stride_x", "stride_n", "stride_out", "shard_rows", "count")
+    return variant.aligned and (kind.startswith("*") or name in sizes)
+
+
+def _disassemble(cubin: bytes) -> tuple[int, int, Counter[str]]:
+    """Registers, bytes of stack, instructions."""
+    tool = knobs.nvidia.cuobjdump.path
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "kernel.cubin"
+        file.write_bytes(cubin)
+        usage, code = (
+            subprocess.run([tool, option, file], capture_output=True, text=True, check=True).stdout
+            for option in ("-res-usage", "-sass")
+        )
+    found = _USAGE.search(usage)
+    assert found is not None, usage
+    return int(found[1]), int(found[2]), Counter(_INSTRUCTION.findall(code))
+
+
+def compile_all() -> Iterator[Compiled]:
+    """Every kernel, for every type of operands that an architecture multiplies."""
+    for arch in SHARED_LIMITS:
+        for dtype in DTYPES:
+            if dtype == "fp8e4nv" and arch not in _FP8_CORES:
+                continue
+            for variant in variants(dtype):
+                yield compile_variant(variant, arch)
+
+
+def main() -> int:
+    """Print a line for each, and say whether all are good."""
+    refused = 0
+    for each in compile_all():
+        faults = each.faults()
+        refused += bool(faults)
+        print(
+            f"{each.variant.kernel:18} {each.variant.dtype:8} sm_{each.arch:<4}"
+            f"{each.registers:4} registers {each.shared_bytes:7} bytes shared  "
+            f"{'; '.join(faults) or 'good'}"
+        )
+    return 1 if refused else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,61 @@
+"""What peer memory of accelerators is: like that of hosts, but written and awaited on streams."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from torch import Tensor
+
+SIGNALS = 2048
+"""Signals of each rank, 32 bits each; any rank may write any of them."""
+POISON = 2**31 - 1
+"""A signal that ends every wait: of a group that has lost a rank."""
+
+
+class DevicePeerMemory(Protocol):
+    """A buffer on the device of each rank of a group, addressable by every rank, and signals.
+
+    Signals hold epochs, numbers that only grow. All writing is in the order of streams.
+
+    Attributes:
+        rank: this process's place in the group.
+        size: number of ranks.
+        nbytes: of the buffer of each rank.
+        device: this rank's.
+    """
+
+    rank: int
+    size: int
+    nbytes: int
+    device: torch.device
+
+    def view(self, rank: int, offset: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A tensor in the buffer of ``rank``, ``offset`` bytes from its beginning."""
+        ...
+
+    def signals(self, rank: int) -> Tensor:
+        """The signals [SIGNALS] (int32) that lie with ``rank``."""
+        ...
+
+    def addresses(self, offset: int) -> Tensor:
+        """Where the buffers of all ranks are plus ``offset``, [R] (int64), on this device."""
+        ...
+
+    def signal_addresses(self) -> Tensor:
+        """Where the signals of all ranks are, [R] (int64), on this device."""
+        ...
+
+    def write_signal(self, rank: int, index: int, value: int) -> None:
+        """Write a signal of ``rank`` once the current stream has come to here.
+
+        By the copy engine's own write: a kernel could wait behind those that await the signal.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give it back; views of it must not be used any more."""
+        ...
