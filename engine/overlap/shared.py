@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from engine.groups import Meeting
     from engine.overlap.transport import Addend
+    from engine.peers.memory import PeerMemory
     from engine.peers.workspace import Turn, Workspace
 
 _HOME = 0  # in this rank's buffer lie the rows of all: contiguous, so that they are one matrix
@@ -36,7 +37,7 @@ class SharedTransport:
 
     def __init__(
         self,
-        workspace: Workspace,
+        workspace: Workspace[PeerMemory],
         *,
         rank: int,
         size: int,
@@ -58,7 +59,7 @@ class SharedTransport:
         turn = self._workspace.begin(shard.nbytes * self.size)
         whole = turn.view(_HOME, (rows * self.size, width), shard.dtype)
         whole[self.rank * rows : (self.rank + 1) * rows].copy_(shard)
-        turn.publish()
+        turn.memory.publish(turn.epoch)
         return SharedGathering(turn, whole, self._others, self._meet(name, shard.nbytes))
 
     def all_gather_matmul(
@@ -98,7 +99,7 @@ class SharedTransport:
         for owner in self._others:
             part = slice(owner * rows, (owner + 1) * rows)
             addend.write(part, turn.view(owner, shape, dtype, offset=self.rank * slot))
-            turn.publish(owner)
+            turn.memory.publish(turn.epoch, owner)
         mine = torch.empty(shape, dtype=dtype)
         addend.write(slice(self.rank * rows, (self.rank + 1) * rows), mine)
         if meanwhile is not None:
@@ -106,7 +107,7 @@ class SharedTransport:
         meeting = self._meet("reduce_scatter", slot * (self.size - 1))
         with meeting:
             for writer in self._others:
-                turn.wait(writer, channel=self.rank, where="reduce_scatter")
+                turn.memory.wait(writer, turn.epoch, channel=self.rank, where="reduce_scatter")
         meeting.record()
         slots = [turn.view(self.rank, shape, dtype, offset=r * slot) for r in range(self.size)]
         slots[self.rank] = mine
@@ -118,19 +119,19 @@ class SharedTransport:
             return self._gather(self.reduce_scatter(addend), "all_gather").whole().clone()
         return _sum(self._await_whole(self._write_whole(addend), addend, "all_reduce"))
 
-    def _write_whole(self, addend: Addend) -> Turn:
+    def _write_whole(self, addend: Addend) -> Turn[PeerMemory]:
         m, n = addend.shape
         turn = self._workspace.begin(m * n * addend.dtype.itemsize)
         addend.write(slice(0, m), turn.view(self.rank, addend.shape, addend.dtype))
-        turn.publish()
+        turn.memory.publish(turn.epoch)
         return turn
 
-    def _await_whole(self, turn: Turn, addend: Addend, where: str) -> list[Tensor]:
+    def _await_whole(self, turn: Turn[PeerMemory], addend: Addend, where: str) -> list[Tensor]:
         m, n = addend.shape
         meeting = self._meet(where, m * n * addend.dtype.itemsize)
         with meeting:
             for other in self._others:
-                turn.wait(other, where=where)
+                turn.memory.wait(other, turn.epoch, where=where)
         meeting.record()
         return [turn.view(rank, addend.shape, addend.dtype) for rank in range(self.size)]
 
@@ -141,7 +142,9 @@ class SharedTransport:
 class SharedGathering:
     """:class:`~engine.overlap.transport.Gathering`; rows are multiplied where they lie."""
 
-    def __init__(self, turn: Turn, whole: Tensor, others: Sequence[int], meeting: Meeting) -> None:
+    def __init__(
+        self, turn: Turn[PeerMemory], whole: Tensor, others: Sequence[int], meeting: Meeting
+    ) -> None:
         self._turn = turn
         self._whole = whole
         self._missing = list(others)
@@ -151,7 +154,7 @@ class SharedGathering:
         """The rows of one rank."""
         if rank in self._missing:
             with self._meeting:
-                self._turn.wait(rank, where=self._meeting.name)
+                self._turn.memory.wait(rank, self._turn.epoch, where=self._meeting.name)
             self._missing.remove(rank)
             if not self._missing:
                 self._meeting.record()

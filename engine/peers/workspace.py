@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -11,23 +11,35 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from engine.peers.memory import PeerMemory
-
 TURNS = 4
 _LEAST = 1 << 20
 
 
+class Buffers(Protocol):
+    """What hosts' and devices' peer memory have in common."""
+
+    def view(self, rank: int, offset: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor: ...
+    def close(self) -> None: ...
+
+
+MemoryT = TypeVar("MemoryT", bound=Buffers)
+
+
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Generic[MemoryT]):
     """A part of every rank's buffer, for one operation.
 
     A rank that begins turn t overwrites what belonged to turn t - 4. By then every rank has done
     with that: at most two turns are open at once, so t - 2 has ended here; it waited for every
-    peer's publishing of t - 2, which a peer does when it has ended t - 4. (With three parts, a turn
+    peer's signal of t - 2, which a peer gives when it has ended t - 4. (With three parts, a turn
     begun while another is open overwrote what a late peer still read.)
+
+    Attributes:
+        epoch: of the turn's signals.
+        offset: of its part, in bytes.
     """
 
-    memory: PeerMemory
+    memory: MemoryT
     epoch: int
     offset: int
 
@@ -37,16 +49,8 @@ class Turn:
         """A tensor in the part of the buffer of ``rank``."""
         return self.memory.view(rank, self.offset + offset, shape, dtype)
 
-    def publish(self, channel: int = 0) -> None:
-        """Say that this rank has written all that it has to write (for ``channel``)."""
-        self.memory.publish(self.epoch, channel)
 
-    def wait(self, rank: int, *, channel: int = 0, where: str = "") -> None:
-        """Until ``rank`` has published this turn."""
-        self.memory.wait(rank, self.epoch, channel=channel, where=where)
-
-
-class Workspace:
+class Workspace(Generic[MemoryT]):
     """Peer memory that grows with what its operators need.
 
     Every rank begins the same turns in the same order, with the same sizes.
@@ -56,13 +60,13 @@ class Workspace:
             raises at first comes out of this constructor.
     """
 
-    def __init__(self, open_memory: Callable[[int], PeerMemory]) -> None:
+    def __init__(self, open_memory: Callable[[int], MemoryT]) -> None:
         self._open = open_memory
         self._epoch = 0
         self._part = _LEAST
         self._memory = open_memory(TURNS * _LEAST)
 
-    def begin(self, nbytes: int) -> Turn:
+    def begin(self, nbytes: int) -> Turn[MemoryT]:
         """The next turn, with ``nbytes`` in the buffer of every rank."""
         if nbytes > self._part:
             self._grow(nbytes)

@@ -103,7 +103,8 @@ def test_nothing_is_read_before_it_is_written(in_ranks: InRanks, waits: bool) ->
     told = in_ranks(
         CHECK
         + """
-from engine.peers.workspace import Turn, Workspace
+from engine.peers.shared import SharedMemory
+from engine.peers.workspace import Workspace
 begin = Workspace.begin
 def begin_spoilt(self, nbytes):
     turn = begin(self, nbytes)
@@ -113,7 +114,7 @@ def begin_spoilt(self, nbytes):
     return turn
 Workspace.begin = begin_spoilt
 if not options["waits"]:
-    Turn.wait = lambda self, rank, **_: None
+    SharedMemory.wait = lambda self, rank, epoch, **_: None
 group = open_group(choice="shared")
 for rows in (8, 200, 8, 400, 200, 8):
     check(group, rows, 48, 16, torch.float32)

@@ -1,0 +1,263 @@
+"""Operators between accelerators that reach each other's memory: one kernel for each product.
+
+Shards travel by the copy engine, on a stream beside the product's, and are announced by signals
+that the product's tiles await; a product's tiles are stored with the owners of their rows (Flux,
+arXiv 2406.06858, section 4). Everything is in the order of streams: the host waits for nobody.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+
+from engine.overlap.addend import Product
+from engine.overlap.kernels.launching import (
+    Place,
+    add_terms,
+    gathered_rows_product,
+    hold_stream,
+    product_to_owners,
+    split_rows,
+)
+from engine.overlap.kernels.tile_shape import MAX_SPLITS, CommunicationShape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from engine.groups import Meeting
+    from engine.overlap.kernels.tile_shape import TileShape
+    from engine.overlap.transport import Addend
+    from engine.peers.device import DevicePeerMemory
+    from engine.peers.workspace import Turn, Workspace
+
+MAX_RANKS = 32
+# Where signals lie: those of shards first, MAX_SPLITS for each rank.
+_READY = MAX_RANKS * MAX_SPLITS  # a rank's shard can be fetched
+_SCATTERED = _READY + MAX_RANKS  # a rank has stored all of its terms here
+_REDUCED = _SCATTERED + MAX_RANKS  # a rank's term can be read
+_LEAST_SCATTERED = 1 << 20  # bytes; smaller sums are made whole by every rank
+
+
+class DeviceTransport:
+    """:class:`~engine.overlap.transport.Transport` through the memory of devices.
+
+    Args:
+        meet: records an operation of this name, with so many bytes of this rank's. The host does
+            not see when ranks come, so only that it was issued is recorded.
+        communication: how shards are cut and who carries them.
+        shape_of: the tile shape for a product of [m, k] and [n, k] of a type, if one is known.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace[DevicePeerMemory],
+        *,
+        rank: int,
+        size: int,
+        device: torch.device,
+        meet: Callable[[str, int], Meeting],
+        communication: CommunicationShape | None = None,
+        shape_of: Callable[[int, int, int, torch.dtype], TileShape | None] = lambda *_: None,
+    ) -> None:
+        assert size <= MAX_RANKS
+        self.rank = rank
+        self.size = size
+        self._place = Place(rank=rank, size=size)
+        self._workspace = workspace
+        self._meet = meet
+        self._communication = communication or CommunicationShape()
+        self._shape_of = shape_of
+        self._done = torch.zeros(size, dtype=torch.int32, device=device)
+        self._copies: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._copies = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+
+    def gather(self, shard: Tensor) -> DeviceGathering:
+        return self._gather(shard, "all_gather")
+
+    def _gather(self, shard: Tensor, name: str) -> DeviceGathering:
+        rows, width = shard.shape
+        turn = self._workspace.begin(shard.nbytes * self.size)
+        whole = turn.view(self.rank, (rows * self.size, width), shard.dtype)
+        whole[self._rows_of(self.rank, rows)].copy_(shard)
+        self._issued(name, shard.nbytes)
+        if self._communication.direction == "push":
+            with self._beside():
+                self._push(turn, whole, rows)
+        else:
+            self._await_ready(turn)
+            with self._beside():
+                self._pull(turn, whole, rows)
+        return DeviceGathering(turn, whole, place=self._place, splits=self._splits(rows))
+
+    def _rows_of(self, rank: int, rows: int) -> slice:
+        return slice(rank * rows, (rank + 1) * rows)
+
+    def _splits(self, rows: int) -> int:
+        return -(-rows // split_rows(rows, self._communication.splits))
+
+    def _push(self, turn: Turn[DevicePeerMemory], whole: Tensor, rows: int) -> None:
+        """To who wants it first, first."""
+        for step in range(1, self.size):
+            peer = (self.rank - step) % self.size
+            theirs = turn.view(peer, whole.shape, whole.dtype)
+            for split, part in self._parts_of(self.rank, rows):
+                theirs[part].copy_(whole[part], non_blocking=True)
+                turn.memory.write_signal(peer, MAX_SPLITS * self.rank + split, turn.epoch)
+
+    def _pull(self, turn: Turn[DevicePeerMemory], whole: Tensor, rows: int) -> None:
+        """In the order in which the product wants them."""
+        for peer in self._others():
+            theirs = turn.view(peer, whole.shape, whole.dtype)
+            for split, part in self._parts_of(peer, rows):
+                whole[part].copy_(theirs[part], non_blocking=True)
+                turn.memory.write_signal(self.rank, MAX_SPLITS * peer + split, turn.epoch)
+
+    def _await_ready(self, turn: Turn[DevicePeerMemory]) -> None:
+        """Before the product, not beside it: its waiting tiles could keep these kernels out."""
+        signals = turn.memory.signals(self.rank)
+        for peer in self._others():
+            turn.memory.write_signal(peer, _READY + self.rank, turn.epoch)
+        for peer in self._others():
+            hold_stream(signals[_READY + peer :], epoch=turn.epoch, count=1)
+
+    def _others(self) -> list[int]:
+        return [(self.rank + step) % self.size for step in range(1, self.size)]
+
+    def _parts_of(self, rank: int, rows: int) -> list[tuple[int, slice]]:
+        height = split_rows(rows, self._communication.splits)
+        begins = range(0, rows, height)
+        return [
+            (split, slice(rank * rows + begin, rank * rows + min(begin + height, rows)))
+            for split, begin in enumerate(begins)
+        ]
+
+    def _beside(self) -> AbstractContextManager[object]:
+        """The stream of the copies, which goes on from where the current one is."""
+        if self._copies is None:
+            return nullcontext()
+        self._copies.wait_stream(torch.cuda.current_stream())
+        return torch.cuda.stream(self._copies)
+
+    def all_gather_matmul(
+        self, shard: Tensor, weights: Sequence[Tensor]
+    ) -> tuple[list[Tensor], DeviceGathering]:
+        gathering = self._gather(shard, "all_gather_matmul")
+        products = [self._multiply(gathering, weight) for weight in weights]
+        gathering.came = True
+        return products, gathering
+
+    def _multiply(self, gathering: DeviceGathering, weight: Tensor) -> Tensor:
+        (m, k), n = gathering.rows.shape, weight.shape[0]
+        return gathered_rows_product(
+            gathering.rows,
+            weight,
+            gathering.signals,
+            epoch=gathering.epoch,
+            splits=self._communication.splits,
+            place=self._place,
+            shape=self._shape_of(m, n, k, weight.dtype),
+        )
+
+    def reduce_scatter(self, addend: Addend, meanwhile: Callable[[], None] | None = None) -> Tensor:
+        m, n = addend.shape
+        rows = m // self.size
+        slot = rows * n * addend.dtype.itemsize
+        turn = self._workspace.begin(slot * self.size)
+        self._issued("reduce_scatter", slot * (self.size - 1))
+        scatter = self._scatter_product if isinstance(addend, Product) else self._scatter_copies
+        scatter(addend, turn, slot)  # type: ignore[arg-type]  # as just looked at
+        if meanwhile is not None:
+            meanwhile()
+        mine = turn.memory.addresses(turn.offset)[self.rank]
+        terms = mine + slot * torch.arange(self.size, device=addend.device)
+        return self._add(terms, (rows, n), addend, turn, _SCATTERED)
+
+    def _scatter_product(self, product: Product, turn: Turn[DevicePeerMemory], slot: int) -> None:
+        """A sum of products is one product of matrices side by side."""
+        a = torch.cat([a for a, _ in product.factors], dim=1).contiguous()
+        b = torch.cat([b for _, b in product.factors], dim=0)
+        product_to_owners(
+            a,
+            b.t(),
+            slots=turn.memory.addresses(turn.offset + self.rank * slot),
+            signals=turn.memory.signal_addresses(),
+            done=self._done,
+            epoch=turn.epoch,
+            place=self._place,
+            signal_index=_SCATTERED + self.rank,
+            shape=self._shape_of(a.shape[0], b.shape[1], a.shape[1], a.dtype),
+        )
+
+    def _scatter_copies(self, addend: Addend, turn: Turn[DevicePeerMemory], slot: int) -> None:
+        m, n = addend.shape
+        rows = m // self.size
+        for owner in (*self._others(), self.rank):
+            theirs = turn.view(owner, (rows, n), addend.dtype, offset=self.rank * slot)
+            addend.write(self._rows_of(owner, rows), theirs)
+            turn.memory.write_signal(owner, _SCATTERED + self.rank, turn.epoch)
+
+    def all_reduce(self, addend: Addend) -> Tensor:
+        m, n = addend.shape
+        nbytes = m * n * addend.dtype.itemsize
+        if m % self.size == 0 and nbytes >= _LEAST_SCATTERED:
+            return self._gather(self.reduce_scatter(addend), "all_gather").whole().clone()
+        turn = self._workspace.begin(nbytes)
+        self._issued("all_reduce", nbytes)
+        addend.write(slice(0, m), turn.view(self.rank, (m, n), addend.dtype))
+        for peer in self._others():
+            turn.memory.write_signal(peer, _REDUCED + self.rank, turn.epoch)
+        return self._add(turn.memory.addresses(turn.offset), (m, n), addend, turn, _REDUCED)
+
+    def _add(
+        self,
+        terms: Tensor,
+        shape: tuple[int, int],
+        addend: Addend,
+        turn: Turn[DevicePeerMemory],
+        first_signal: int,
+    ) -> Tensor:
+        out = torch.empty(shape, dtype=addend.dtype, device=addend.device)
+        signals = turn.memory.signals(self.rank)[first_signal:]
+        return add_terms(terms, out, signals, epoch=turn.epoch, place=self._place)
+
+    def _issued(self, name: str, nbytes: int) -> None:
+        meeting = self._meet(name, nbytes)
+        with meeting:
+            pass
+        meeting.record()
+
+    def close(self) -> None:
+        self._workspace.close()
+
+
+class DeviceGathering:
+    """:class:`~engine.overlap.transport.Gathering` into this rank's memory.
+
+    Attributes:
+        rows: [M, K], which come as the signals say.
+        came: whether the current stream has waited for all of them.
+    """
+
+    def __init__(
+        self, turn: Turn[DevicePeerMemory], rows: Tensor, *, place: Place, splits: int
+    ) -> None:
+        self.rows = rows
+        self.epoch = turn.epoch
+        self.signals = turn.memory.signals(place.rank)
+        self.came = False
+        self._place = place
+        self._splits = splits
+
+    def whole(self) -> Tensor:
+        if not self.came:
+            for rank in range(self._place.size):
+                if rank != self._place.rank:
+                    signals = self.signals[MAX_SPLITS * rank :]
+                    hold_stream(signals, epoch=self.epoch, count=self._splits)
+            self.came = True
+        return self.rows
