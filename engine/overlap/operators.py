@@ -11,7 +11,7 @@ Two layouts of activations between layers of a tensor-parallel group:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -22,12 +22,24 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from engine.overlap.tensor_parallel import TensorParallelGroup
-    from engine.overlap.transport import Gathering
+    from engine.overlap.transport import Gathering, Transport
+
+
+class OverGroup(Protocol):
+    """What operators need of a group.
+
+    Attributes:
+        keep_gathered: whether gathered tokens are kept for backward, or gathered again.
+    """
+
+    @property
+    def transport(self) -> Transport: ...
+    @property
+    def keep_gathered(self) -> bool: ...
 
 
 def all_gather_matmul(
-    shard: Tensor, weights: Sequence[Tensor], group: TensorParallelGroup
+    shard: Tensor, weights: Sequence[Tensor], group: OverGroup
 ) -> tuple[Tensor, ...]:
     """The tokens of all ranks times each weight [N_i, K] transposed.
 
@@ -41,21 +53,19 @@ def all_gather_matmul(
     return made
 
 
-def matmul_reduce_scatter(x: Tensor, weight: Tensor, group: TensorParallelGroup) -> Tensor:
+def matmul_reduce_scatter(x: Tensor, weight: Tensor, group: OverGroup) -> Tensor:
     """This rank's tokens [M/R, N] of the sum over ranks of ``x`` [M, K] ``weight`` [N, K]^T."""
     made: Tensor = _MatmulReduceScatter.apply(x, weight, group)  # type: ignore[no-untyped-call]
     return made
 
 
-def matmul_all_reduce(x: Tensor, weight: Tensor, group: TensorParallelGroup) -> Tensor:
+def matmul_all_reduce(x: Tensor, weight: Tensor, group: OverGroup) -> Tensor:
     """All tokens [M, N] of that sum, on every rank."""
     made: Tensor = _MatmulAllReduce.apply(x, weight, group)  # type: ignore[no-untyped-call]
     return made
 
 
-def replicated_matmul(
-    x: Tensor, weights: Sequence[Tensor], group: TensorParallelGroup
-) -> tuple[Tensor, ...]:
+def replicated_matmul(x: Tensor, weights: Sequence[Tensor], group: OverGroup) -> tuple[Tensor, ...]:
     """``x`` [M, K], which every rank holds, times each weight [N_i, K] transposed.
 
     The pair of :func:`matmul_all_reduce`: the gradient of ``x`` is summed over the ranks.
@@ -64,13 +74,13 @@ def replicated_matmul(
     return made
 
 
-def reduce_scatter(term: Tensor, group: TensorParallelGroup) -> Tensor:
+def reduce_scatter(term: Tensor, group: OverGroup) -> Tensor:
     """This rank's tokens [M/R, N] of the sum over ranks of ``term`` [M, N]."""
     made: Tensor = _ReduceScatter.apply(term, group)  # type: ignore[no-untyped-call]
     return made
 
 
-def all_reduce(term: Tensor, group: TensorParallelGroup) -> Tensor:
+def all_reduce(term: Tensor, group: OverGroup) -> Tensor:
     """The sum over ranks of ``term`` [M, N], of which the gradient is the same on every rank."""
     made: Tensor = _AllReduce.apply(term, group)  # type: ignore[no-untyped-call]
     return made
@@ -80,7 +90,7 @@ class _AllGatherMatmul(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 - torch's context
-        group: TensorParallelGroup,
+        group: OverGroup,
         shard: Tensor,
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
@@ -92,7 +102,7 @@ class _AllGatherMatmul(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        group: TensorParallelGroup = ctx.group
+        group: OverGroup = ctx.group
         kept, *weights = ctx.saved_tensors
         gathering = None if group.keep_gathered else group.transport.gather(kept)
         of_weights: list[Tensor] = []
@@ -104,14 +114,14 @@ class _AllGatherMatmul(torch.autograd.Function):
         return (None, _scattered(group, grads, weights, meanwhile), *of_weights)
 
 
-def _scattered(group: TensorParallelGroup, grads: Any, weights: Any, meanwhile: Any) -> Tensor:  # noqa: ANN401
+def _scattered(group: OverGroup, grads: Any, weights: Any, meanwhile: Any) -> Tensor:  # noqa: ANN401
     product = Product(list(zip(grads, weights, strict=True)))
     return group.transport.reduce_scatter(product, meanwhile)
 
 
 class _MatmulReduceScatter(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, group: TensorParallelGroup) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, x: Tensor, weight: Tensor, group: OverGroup) -> Tensor:  # noqa: ANN401
         ctx.group = group
         ctx.save_for_backward(x, weight)
         return group.transport.reduce_scatter(Product([(x, weight.t())]))
@@ -126,7 +136,7 @@ class _MatmulReduceScatter(torch.autograd.Function):
 
 class _MatmulAllReduce(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, group: TensorParallelGroup) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, x: Tensor, weight: Tensor, group: OverGroup) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(x, weight)
         return group.transport.all_reduce(Product([(x, weight.t())]))
 
@@ -140,7 +150,7 @@ class _ReplicatedMatmul(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
-        group: TensorParallelGroup,
+        group: OverGroup,
         x: Tensor,
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
@@ -157,7 +167,7 @@ class _ReplicatedMatmul(torch.autograd.Function):
 
 class _ReduceScatter(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, term: Tensor, group: TensorParallelGroup) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, term: Tensor, group: OverGroup) -> Tensor:  # noqa: ANN401
         ctx.group = group
         return group.transport.reduce_scatter(Given(term))
 
@@ -169,7 +179,7 @@ class _ReduceScatter(torch.autograd.Function):
 
 class _AllReduce(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, term: Tensor, group: TensorParallelGroup) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, term: Tensor, group: OverGroup) -> Tensor:  # noqa: ANN401
         return group.transport.all_reduce(Given(term))
 
     @staticmethod

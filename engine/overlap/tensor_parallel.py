@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import torch
+
 from engine.groups import Group
 from engine.overlap.addend import Given
 from engine.overlap.collective import CollectiveTransport
@@ -75,9 +77,11 @@ class TensorParallelGroup(Group):
     def _open(
         self, process_group: dist.ProcessGroup, choice: TransportChoice, timeout_s: float
     ) -> Transport:
-        if choice != "collective" and self.synchronous:
+        if choice != "collective":
             try:
-                return self._share(process_group, timeout_s)
+                if self.synchronous:
+                    return self._share(process_group, timeout_s)
+                return self._reach(process_group)
             except NotShared as error:
                 if choice == "shared":
                     raise
@@ -93,6 +97,21 @@ class TensorParallelGroup(Group):
             )
         )
         return SharedTransport(workspace, rank=self.rank, size=self.size, meet=self.meet)
+
+    def _reach(self, process_group: dist.ProcessGroup) -> Transport:
+        """On CUDA devices; kernels are imported only where there are any."""
+        from engine.overlap.device import MAX_RANKS, DeviceTransport
+        from engine.peers.symmetric import open_symmetric
+
+        if self.size > MAX_RANKS:
+            raise NotShared(f"more than {MAX_RANKS} ranks in a group", where=self.name)
+        device = torch.device("cuda", torch.cuda.current_device())
+        workspace = Workspace(
+            lambda nbytes: open_symmetric(process_group, nbytes=nbytes, device=device)
+        )
+        return DeviceTransport(
+            workspace, rank=self.rank, size=self.size, device=device, meet=self.meet
+        )
 
     def all_reduce(self, tensor: Tensor, op: Literal["sum", "max"] = "sum") -> Tensor:
         if self.size == 1 or op != "sum" or tensor.nbytes > _SMALL:

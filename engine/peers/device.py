@@ -16,6 +16,16 @@ POISON = 2**31 - 1
 """A signal that ends every wait: of a group that has lost a rank."""
 
 
+def write_value(signals: Tensor, index: int, value: int) -> None:
+    """Write one of the signals in the order of the current stream, by no kernel."""
+    if signals.device.type != "cuda":
+        signals[index] = value
+        return
+    from torch._C._distributed_c10d import _SymmetricMemory
+
+    _SymmetricMemory.stream_write_value32(signals, index, value)
+
+
 class DevicePeerMemory(Protocol):
     """A buffer on the device of each rank of a group, addressable by every rank, and signals.
 

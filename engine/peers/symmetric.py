@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from engine.peers.device import SIGNALS
+from engine.peers.device import SIGNALS, write_value
 from engine.peers.opening import NotShared
-from engine.peers.virtual import write_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from engine.peers.device import SIGNALS
+from engine.peers.device import SIGNALS, write_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,16 +68,6 @@ class VirtualMemory:
     def close(self) -> None:
         self._buffers.clear()
         self._signals.clear()
-
-
-def write_value(signals: Tensor, index: int, value: int) -> None:
-    """In the order of the current stream, by no kernel."""
-    if signals.device.type != "cuda":
-        signals[index] = value
-        return
-    from torch._C._distributed_c10d import _SymmetricMemory
-
-    _SymmetricMemory.stream_write_value32(signals, index, value)
 
 
 def _table(addresses: Sequence[int], device: torch.device) -> Tensor:

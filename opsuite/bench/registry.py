@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from collectors.errors import UsageError
+from opsuite.bench.options import BenchOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,17 +23,29 @@ class Bench:
         name: as in ``opsuite bench NAME``; its module is ``opsuite.bench.NAME``.
         question: what it answers.
         rounds: how often it measures unless told.
+        has_options: whether its ``measure`` takes :class:`~opsuite.bench.options.BenchOptions`.
     """
 
     name: str
     question: str
     rounds: int
+    has_options: bool = False
 
-    def measure(self, rounds: int | None = None) -> list[Row]:
-        """Run it: the module's ``measure(rounds)``."""
+    def measure(self, rounds: int | None = None, options: BenchOptions | None = None) -> list[Row]:
+        """Run it: the module's ``measure(rounds)`` or ``measure(rounds, options)``.
+
+        Raises:
+            UsageError: options for a benchmark that has none.
+        """
+        if options not in (None, BenchOptions()) and not self.has_options:
+            raise UsageError(
+                f"bench {self.name} takes --rounds and --json only",
+                remedy="leave the other options out",
+            )
         module = import_module(f"opsuite.bench.{self.name}")
-        measure = cast("Callable[[int], list[Row]]", module.measure)
-        return measure(rounds or self.rounds)
+        measure = cast("Callable[..., list[Row]]", module.measure)
+        given = (options,) if self.has_options else ()
+        return measure(rounds or self.rounds, *given)
 
 
 BENCHES = {
@@ -52,6 +65,12 @@ BENCHES = {
             name="fusion",
             question="how much of its communication does a tensor-parallel step hide?",
             rounds=20,
+        ),
+        Bench(
+            name="overlap",
+            question="how much of its communication does each operator hide?",
+            rounds=20,
+            has_options=True,
         ),
         Bench(name="recorder", question="what does recording cost?", rounds=60),
         Bench(name="startup", question="how long does `opsuite --help` take?", rounds=10),

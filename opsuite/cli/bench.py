@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,14 +14,24 @@ if TYPE_CHECKING:
     from opsuite.bench.result import Result, Row
 
 
+Device = Literal["cpu", "cuda"]
+
+
 def bench(
     name: Annotated[str, typer.Argument(help="Which one; without it, all are listed.")] = "",
     rounds: Annotated[
         int | None, typer.Option(min=1, max=10_000, help="How often to measure.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    device: Annotated[Device, typer.Option(help="overlap: what ranks compute on.")] = "cpu",
+    shapes: Annotated[
+        str, typer.Option(help="overlap: m,n,k of whole matrices; several with ';'.")
+    ] = "",
+    ranks: Annotated[int, typer.Option(min=2, max=64, help="overlap: how many.")] = 2,
+    plot: Annotated[Path | None, typer.Option(help="overlap: draw this PNG.")] = None,
 ) -> None:
     """Measure a benchmark; exits with 1 where a target is missed."""
+    from opsuite.bench.options import BenchOptions
     from opsuite.bench.registry import BENCHES, find_bench
     from opsuite.bench.result import make_result
     from tui.table import render_table
@@ -32,7 +43,8 @@ def bench(
         else:
             print_data(render_table(["bench", "question"], [tuple(b.values()) for b in listed]))
         return
-    result = make_result(name, find_bench(name).measure(rounds))
+    options = BenchOptions(device=device, shapes=shapes, ranks=ranks, plot=plot)
+    result = make_result(name, find_bench(name).measure(rounds, options))
     if json:
         print_json(result.to_json())
     else:

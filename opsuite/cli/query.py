@@ -23,7 +23,7 @@ _HEATMAP = re.compile(r"\bheatmap\s*\(\s*'([^']+)'\s*,", re.IGNORECASE)
 _FOR_PEOPLE = (Format.TABLE, Format.MD)
 
 
-def query(  # noqa: PLR0917 - typer's options
+def query(
     sql: Annotated[
         str, typer.Argument(metavar="[SQL]", help="One SELECT; `-` or none: from stdin.")
     ] = "-",

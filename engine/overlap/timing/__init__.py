@@ -1,0 +1,1 @@
+"""How long operators take, in every way that they are compared with."""

@@ -1,0 +1,26 @@
+"""What a benchmark can be told besides how often to measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """Of benchmarks that have them; others refuse all but these defaults.
+
+    Attributes:
+        device: what ranks compute on.
+        shapes: "m,n,k" of whole matrices, several with ";"; "": those of the benchmark.
+        ranks: how many.
+        plot: a PNG to draw.
+    """
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    shapes: str = ""
+    ranks: int = 2
+    plot: Path | None = None
