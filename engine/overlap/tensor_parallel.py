@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collectors.recorder import Recorder
     from engine.groups import CurrentStep
     from engine.overlap.transport import Transport
+    from engine.peers.device import DevicePeerMemory
 
 TransportChoice = Literal["auto", "shared", "collective"]
 _SMALL = 1 << 20
@@ -106,7 +107,7 @@ class TensorParallelGroup(Group):
         if self.size > MAX_RANKS:
             raise NotShared(f"more than {MAX_RANKS} ranks in a group", where=self.name)
         device = torch.device("cuda", torch.cuda.current_device())
-        workspace = Workspace(
+        workspace: Workspace[DevicePeerMemory] = Workspace(
             lambda nbytes: open_symmetric(process_group, nbytes=nbytes, device=device)
         )
         return DeviceTransport(
