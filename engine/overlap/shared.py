@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from engine.peers.workspace import Turn, Workspace
 
 _HOME = 0  # in this rank's buffer lie the rows of all: contiguous, so that they are one matrix
-_LEAST_ROWS = 192  # below this many rows in a part, a product is faster whole than in parts
+# A product is faster whole than in parts, unless these are large. It pays sooner to make parts of
+# what is scattered: each is read from the cache of who made it. (2 ranks, MKL: docs/log.md.)
+_GATHERED_ROWS, _SCATTERED_ROWS = 1024, 192
+_WHOLE_SUM_RANKS = 2  # so few read whole terms sooner than they scatter and gather them
 
 
 class SharedTransport:
@@ -32,7 +35,8 @@ class SharedTransport:
 
     Args:
         meet: records an operation of this name, with so many bytes of this rank's.
-        whole_below: parts with fewer rows than this are multiplied as one.
+        gathered_rows: parts of gathered rows with fewer than these are multiplied as one.
+        scattered_rows: so are parts of what is scattered.
     """
 
     def __init__(
@@ -42,13 +46,15 @@ class SharedTransport:
         rank: int,
         size: int,
         meet: Callable[[str, int], Meeting],
-        whole_below: int = _LEAST_ROWS,
+        gathered_rows: int = _GATHERED_ROWS,
+        scattered_rows: int = _SCATTERED_ROWS,
     ) -> None:
         self.rank = rank
         self.size = size
         self._workspace = workspace
         self._meet = meet
-        self._whole_below = whole_below
+        self._gathered_rows = gathered_rows
+        self._scattered_rows = scattered_rows
         self._others = [(rank + step) % size for step in range(1, size)]
 
     def gather(self, shard: Tensor) -> SharedGathering:
@@ -67,7 +73,7 @@ class SharedTransport:
     ) -> tuple[list[Tensor], SharedGathering]:
         rows = shard.shape[0]
         gathering = self._gather(shard, "all_gather_matmul")
-        if rows < self._whole_below:
+        if rows < self._gathered_rows:
             whole = gathering.whole()
             return [torch.mm(whole, weight.t()) for weight in weights], gathering
         products = [shard.new_empty(rows * self.size, weight.shape[0]) for weight in weights]
@@ -80,7 +86,7 @@ class SharedTransport:
 
     def reduce_scatter(self, addend: Addend, meanwhile: Callable[[], None] | None = None) -> Tensor:
         rows = addend.shape[0] // self.size
-        reduce = self._in_one if rows < self._whole_below else self._in_parts
+        reduce = self._in_one if rows < self._scattered_rows else self._in_parts
         return reduce(addend, rows, meanwhile)
 
     def _in_one(self, addend: Addend, rows: int, meanwhile: Callable[[], None] | None) -> Tensor:
@@ -115,7 +121,8 @@ class SharedTransport:
 
     def all_reduce(self, addend: Addend) -> Tensor:
         m = addend.shape[0]
-        if m % self.size == 0 and m // self.size >= self._whole_below:
+        large = m % self.size == 0 and m // self.size >= self._scattered_rows
+        if large and self.size > _WHOLE_SUM_RANKS:
             return self._gather(self.reduce_scatter(addend), "all_gather").whole().clone()
         return _sum(self._await_whole(self._write_whole(addend), addend, "all_reduce"))
 
