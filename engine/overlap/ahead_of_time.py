@@ -1,8 +1,8 @@
 """What the compiler makes of the kernels, for devices that are not here: ``python -m`` prints it.
 
 A kernel is refused that spills registers, loads its tiles in small pieces, needs more shared memory
-than a device has, or, where there are tensor cores for its operands, does not use them or does not
-copy asynchronously.
+than a device has, touches no signal of another device, or, where there are tensor cores for its
+operands, does not use them or does not copy asynchronously.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from engine.overlap.kernels.tile_shape import MAX_SPLITS, TileShape, default_sha
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+_SIZE = 8
 SHARED_LIMITS = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}
 """Shared memory that a program may have, by architecture (CUDA C++ Programming Guide, 17.1)."""
 DTYPES = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8e4nv": 1}
@@ -34,7 +35,7 @@ _TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 _FP8_CORES = {90: "QGMMA", 100: "UTCQMMA"}
 _ASYNCHRONOUS = ("LDGSTS", "UTMALDG")
 _SPILLS = ("STL", "LDL")
-_VECTOR = re.compile(r"\.128\b")
+_TABLES = {"scattered_product": 2, "sum_of_terms": _SIZE}  # loads of addresses, 8 bytes each
 _INSTRUCTION = re.compile(
     r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE
 )
@@ -47,13 +48,17 @@ class Variant:
 
     Attributes:
         tiled: whether it multiplies tiles.
+        transposed: whether the weight lies [K, N] in memory, as in backward and where it is a
+            factor of an ``Addend``.
+        unaligned: arguments that are not known to be multiples of 16.
     """
 
     kernel: str
     dtype: str
     tiled: bool
     shape: TileShape
-    aligned: bool = True
+    transposed: bool = False
+    unaligned: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +89,8 @@ class Compiled:
             found.append(f"{self.shared_bytes} bytes of shared memory")
         if narrow := self._narrow_loads():
             found.append(f"loads in small pieces: {', '.join(narrow)}")
+        if not any("STRONG.SYS" in name for name in self.instructions):
+            found.append("no signals of other devices")
         if self.variant.tiled and self.variant.dtype != "fp32":
             core = self._core()
             if not self._count(core):
@@ -104,19 +111,15 @@ class Compiled:
         )
 
     def _narrow_loads(self) -> list[str]:
-        """Loads of tiles or terms that move less than 16 bytes; scalars are loaded so, too."""
-        wide = sum(count for name, count in self._loads() if _VECTOR.search(name))
-        narrow = [name for name, _ in self._loads() if name.startswith("LDGSTS")]
-        narrow = [name for name in narrow if not _VECTOR.search(name)]
-        if narrow or wide or not (self.variant.tiled or self.variant.kernel == "sum_of_terms"):
-            return narrow
-        return [name for name, _ in self._loads()]
-
-    def _loads(self) -> list[tuple[str, int]]:
+        """Loads that move less than 16 bytes, but for those of signals and of address tables."""
+        tables = _TABLES.get(self.variant.kernel, 0)
         return [
-            (name, count)
+            name
             for name, count in self.instructions.items()
-            if name.startswith(("LDG.", "LDGSTS", "UTMALDG"))
+            if name.startswith(("LDG.", "LDGSTS."))
+            and "STRONG" not in name
+            and not name.endswith(".128")
+            and not (name == "LDG.E.64" and count <= tables)
         ]
 
 
@@ -125,6 +128,8 @@ def variants(dtype: str) -> Iterator[Variant]:
     shape = default_shape(1024, DTYPES[dtype])
     for kernel in ("gathered_product", "scattered_product"):
         yield Variant(kernel=kernel, dtype=dtype, tiled=True, shape=shape)
+        if dtype != "fp8e4nv":  # of which the tensor cores of sm_90 take rows along K only
+            yield Variant(kernel=kernel, dtype=dtype, tiled=True, shape=shape, transposed=True)
     if dtype != "fp8e4nv":
         yield Variant(kernel="sum_of_terms", dtype=dtype, tiled=False, shape=shape)
         yield Variant(kernel="await_signals", dtype=dtype, tiled=False, shape=shape)
@@ -162,16 +167,20 @@ def _arguments(variant: Variant) -> tuple[dict[str, str], dict[str, Any]]:
     result = "bf16" if variant.dtype == "fp8e4nv" else variant.dtype
     of = f"*{variant.dtype}"
     types = dict.fromkeys(
-        ("epoch", "shard_rows", "split_rows", "n", "k", "count", "rank", "signal_index"), "i32"
+        (
+            *("epoch", "shard_rows", "split_rows", "n", "k", "count"),
+            *("rank", "first_row", "signal_index"),
+        ),
+        "i32",
     )
-    types |= dict.fromkeys(("stride_x", "stride_n", "stride_out"), "i32")
+    types |= dict.fromkeys(("stride_x", "stride_n", "stride_k", "stride_out"), "i32")
     types |= {"x": of, "gathered": of, "weight": of, "out": f"*{result}", "scale": "fp32"}
     types |= {"slots": "*i64", "terms": "*i64", "done": "*i32"}
     types["signals"] = "*i64" if variant.kernel == "scattered_product" else "*i32"
     tile = variant.shape
     constants = {
-        "stride_k": 1,
-        "SIZE": 8,
+        "stride_n" if variant.transposed else "stride_k": 1,
+        "SIZE": _SIZE,
         "MAX_SPLITS": MAX_SPLITS,
         "BLOCK_M": tile.block_m,
         "BLOCK_N": tile.block_n,
@@ -187,8 +196,9 @@ def _arguments(variant: Variant) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 def _is_aligned(name: str, kind: str, variant: Variant) -> bool:
-    sizes = ("n", "k", "stride_x", "stride_n", "stride_out", "shard_rows", "count")
-    return variant.aligned and (kind.startswith("*") or name in sizes)
+    sizes = ("n", "k", "stride_x", "stride_n", "stride_k", "stride_out", "shard_rows", "count")
+    pointer_or_size = kind.startswith("*") or (kind != "constexpr" and name in sizes)
+    return pointer_or_size and name not in variant.unaligned
 
 
 def _disassemble(cubin: bytes) -> tuple[int, int, Counter[str]]:
@@ -222,8 +232,9 @@ def main() -> int:
     for each in compile_all():
         faults = each.faults()
         refused += bool(faults)
+        name = each.variant.kernel + (" (W^T)" if each.variant.transposed else "")
         print(
-            f"{each.variant.kernel:18} {each.variant.dtype:8} sm_{each.arch:<4}"
+            f"{name:24} {each.variant.dtype:8} sm_{each.arch:<4}"
             f"{each.registers:4} registers {each.shared_bytes:7} bytes shared  "
             f"{'; '.join(faults) or 'good'}"
         )

@@ -179,8 +179,7 @@ class DeviceTransport:
 
     def _scatter_product(self, product: Product, turn: Turn[DevicePeerMemory], slot: int) -> None:
         """A sum of products is one product of matrices side by side."""
-        a = torch.cat([a for a, _ in product.factors], dim=1).contiguous()
-        b = torch.cat([b for _, b in product.factors], dim=0)
+        a, b = _side_by_side(product)
         product_to_owners(
             a,
             b.t(),
@@ -233,6 +232,14 @@ class DeviceTransport:
 
     def close(self) -> None:
         self._workspace.close()
+
+
+def _side_by_side(product: Product) -> tuple[Tensor, Tensor]:
+    if len(product.factors) == 1:
+        [(a, b)] = product.factors
+        return a.contiguous(), b
+    left, right = zip(*product.factors, strict=True)
+    return torch.cat(left, dim=1), torch.cat(right, dim=0)
 
 
 class DeviceGathering:

@@ -60,6 +60,8 @@ class SymmetricMemory:
         self.device = mine.device
         self._mine = mine
         self._handle = handle
+        # Made once: to upload a table, the host may wait for the device.
+        self._addresses = torch.tensor(handle.buffer_ptrs, dtype=torch.int64, device=self.device)
         self._signals = [
             handle.get_buffer(rank, [SIGNALS], torch.int32, 0) for rank in range(self.size)
         ]
@@ -72,11 +74,10 @@ class SymmetricMemory:
         return self._signals[rank]
 
     def addresses(self, offset: int) -> Tensor:
-        table = [address + _HEADER + offset for address in self._handle.buffer_ptrs]
-        return torch.tensor(table, dtype=torch.int64, device=self.device)
+        return self._addresses + (_HEADER + offset)
 
     def signal_addresses(self) -> Tensor:
-        return torch.tensor(self._handle.buffer_ptrs, dtype=torch.int64, device=self.device)
+        return self._addresses
 
     def write_signal(self, rank: int, index: int, value: int) -> None:
         write_value(self._signals[rank], index, value)

@@ -48,6 +48,8 @@ class VirtualMemory:
         self.device = device
         self._buffers = buffers
         self._signals = signals
+        self._addresses = _table(buffers, device)
+        self._signal_addresses = _table(signals, device)
 
     def view(self, rank: int, offset: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         count = dtype.itemsize * int(torch.Size(shape).numel())
@@ -57,10 +59,10 @@ class VirtualMemory:
         return self._signals[rank]
 
     def addresses(self, offset: int) -> Tensor:
-        return _table([buffer.data_ptr() + offset for buffer in self._buffers], self.device)
+        return self._addresses + offset
 
     def signal_addresses(self) -> Tensor:
-        return _table([signals.data_ptr() for signals in self._signals], self.device)
+        return self._signal_addresses
 
     def write_signal(self, rank: int, index: int, value: int) -> None:
         write_value(self._signals[rank], index, value)
@@ -70,5 +72,5 @@ class VirtualMemory:
         self._signals.clear()
 
 
-def _table(addresses: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor(addresses, dtype=torch.int64, device=device)
+def _table(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    return torch.tensor([each.data_ptr() for each in tensors], dtype=torch.int64, device=device)

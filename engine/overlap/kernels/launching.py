@@ -112,10 +112,12 @@ def _gathered(
     awaits: bool,
 ) -> None:
     (m, k), n = x.shape, weight.shape[0]
+    assert m % place.size == 0, f"{m} rows do not split into {place.size}"
+    assert x.stride(1) == 1, f"rows lie apart: {x.stride()}"
     rows = m // place.size
-    shape = shape or default_shape(rows, x.itemsize)
-    tiles = triton.cdiv(rows, shape.block_m) * triton.cdiv(n, shape.block_n)
-    gathered_product[(tiles * place.size,)](
+    shape = shape or default_shape(m, x.itemsize)
+    tiles = triton.cdiv(m, shape.block_m) * triton.cdiv(n, shape.block_n)
+    gathered_product[(tiles,)](
         x,
         weight,
         out,
@@ -131,10 +133,11 @@ def _gathered(
         out.stride(0),
         scale,
         place.rank,
+        place.rank * rows,
         SIZE=place.size,
         MAX_SPLITS=MAX_SPLITS,
         AWAIT=awaits,
-        **_meta(shape, k),
+        **_meta(shape, rows, k),
     )
 
 
@@ -160,10 +163,12 @@ def product_to_owners(
         done: [R] int32, zero before and after.
     """
     (m, k), n = x.shape, weight.shape[0]
+    assert m % place.size == 0, f"{m} rows do not split into {place.size}"
+    assert x.stride(1) == 1, f"rows lie apart: {x.stride()}"
     rows = m // place.size
-    shape = shape or default_shape(rows, x.itemsize)
-    tiles = triton.cdiv(rows, shape.block_m) * triton.cdiv(n, shape.block_n)
-    scattered_product[(tiles * place.size,)](
+    shape = shape or default_shape(m, x.itemsize)
+    tiles = triton.cdiv(m, shape.block_m) * triton.cdiv(n, shape.block_n)
+    scattered_product[(tiles,)](
         x,
         weight,
         slots,
@@ -178,19 +183,22 @@ def product_to_owners(
         weight.stride(1),
         scale,
         place.rank,
+        (place.rank + 1) * rows,
         signal_index,
         SIZE=place.size,
         OUT=_OF_DTYPE[result_dtype(x.dtype)],
-        **_meta(shape, k),
+        **_meta(shape, rows, k),
     )
 
 
-def _meta(shape: TileShape, k: int) -> dict[str, int | bool]:
+def _meta(shape: TileShape, rows: int, k: int) -> dict[str, int | bool]:
+    tiles = max(1, rows // shape.block_m)  # of a shard: groups of tiles end with it, or nearly
+    groups = triton.cdiv(tiles, shape.group_m)
     return {
         "BLOCK_M": shape.block_m,
         "BLOCK_N": shape.block_n,
         "BLOCK_K": shape.block_k,
-        "GROUP_M": shape.group_m,
+        "GROUP_M": triton.cdiv(tiles, groups),
         "EVEN_K": k % shape.block_k == 0,
         "num_stages": shape.stages,
         "num_warps": shape.warps,

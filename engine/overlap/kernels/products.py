@@ -1,6 +1,11 @@
 """Kernels: a product alone, one that awaits its rows, one that scatters its tiles; and a sum.
 
-Each is one launch. Rows of a rank's shard are a multiple of nothing: tiles end with a shard.
+Each is one launch. Rows of a rank's shard are a multiple of nothing: a tile may have rows of many
+shards. (Were tiles to end with a shard, 64 tokens of 8 ranks would read every weight 8 times.)
+
+``first_row``, that of the rank to begin with, is an argument of which Triton knows nothing, and not
+computed here: of ``(order + rank * shard_rows) % m``, all multiples of 16, Triton 3.7.1 believes
+that every row begins at one, whatever the stride, and loads 16 bytes where they are not aligned.
 
 ``from __future__ import annotations`` is left out: Triton reads annotations as they are.
 """
@@ -11,7 +16,7 @@ import triton.language as tl
 from engine.overlap.kernels.product_tile import await_signal, product_tile, tile_of
 
 
-@triton.jit(do_not_specialize=["epoch", "rank"])
+@triton.jit(do_not_specialize=["epoch", "rank", "first_row"])
 def gathered_product(
     gathered,
     weight,
@@ -28,6 +33,7 @@ def gathered_product(
     stride_out,
     scale,
     rank,
+    first_row,
     SIZE: tl.constexpr,
     MAX_SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -42,27 +48,27 @@ def gathered_product(
     Begins with this rank's own rows, and goes on in the order in which shards arrive (Flux,
     section 4.1). Signal ``MAX_SPLITS * r + s`` says that split s of the shard of rank r is there.
     """
-    tiles_m = tl.cdiv(shard_rows, BLOCK_M)
+    m = shard_rows * SIZE
     tiles_n = tl.cdiv(n, BLOCK_N)
-    program = tl.program_id(0)
-    step = program // (tiles_m * tiles_n)
-    shard = (rank + step) % SIZE
-    tile_m, tile_n = tile_of(program % (tiles_m * tiles_n), tiles_m, tiles_n, GROUP_M)
-    begin = tile_m * BLOCK_M
+    tile_m, tile_n = tile_of(tl.program_id(0), tl.cdiv(m, BLOCK_M), tiles_n, GROUP_M)
+    begin = tile_m * BLOCK_M  # counted from this rank's first row, and around
+    end = tl.minimum(begin + BLOCK_M, m)
     if AWAIT:
-        if step > 0:
-            end = tl.minimum(begin + BLOCK_M, shard_rows)
-            for split in range(begin // split_rows, tl.cdiv(end, split_rows)):
+        for step in range(tl.maximum(begin // shard_rows, 1), tl.cdiv(end, shard_rows)):
+            shard = (rank + step) % SIZE
+            first = tl.maximum(begin - step * shard_rows, 0)
+            last = tl.minimum(end - step * shard_rows, shard_rows)
+            for split in range(first // split_rows, tl.cdiv(last, split_rows)):
                 await_signal(signals + shard * MAX_SPLITS + split, epoch)
-    rows = begin + tl.arange(0, BLOCK_M)
+    order = begin + tl.arange(0, BLOCK_M)
+    rows = (order + first_row) % m
     columns = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    first = (shard * shard_rows).to(tl.int64)
     total = product_tile(
-        gathered + first * stride_x,
+        gathered,
         weight,
         rows,
         columns,
-        shard_rows,
+        m,
         n,
         k,
         stride_x,
@@ -73,12 +79,12 @@ def gathered_product(
         BLOCK_K,
         EVEN_K,
     )
-    to = out + (first + rows.to(tl.int64))[:, None] * stride_out + columns[None, :]
-    inside = (rows < shard_rows)[:, None] & (columns < n)[None, :]
+    to = out + rows.to(tl.int64)[:, None] * stride_out + columns[None, :]
+    inside = (order < m)[:, None] & (columns < n)[None, :]
     tl.store(to, (total * scale).to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["epoch", "rank", "signal_index"])
+@triton.jit(do_not_specialize=["epoch", "rank", "first_row", "signal_index"])
 def scattered_product(
     x,
     weight,
@@ -94,6 +100,7 @@ def scattered_product(
     stride_k,
     scale,
     rank,
+    first_row,
     signal_index,
     SIZE: tl.constexpr,
     OUT: tl.constexpr,
@@ -114,20 +121,19 @@ def scattered_product(
             ``epoch`` there, at ``signal_index``.
         done: tiles stored for each owner, [SIZE] int32; zero before and after.
     """
-    tiles_m = tl.cdiv(shard_rows, BLOCK_M)
+    m = shard_rows * SIZE
     tiles_n = tl.cdiv(n, BLOCK_N)
-    per_owner = tiles_m * tiles_n
-    program = tl.program_id(0)
-    owner = (rank + 1 + program // per_owner) % SIZE
-    tile_m, tile_n = tile_of(program % per_owner, tiles_m, tiles_n, GROUP_M)
-    rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    tile_m, tile_n = tile_of(tl.program_id(0), tl.cdiv(m, BLOCK_M), tiles_n, GROUP_M)
+    begin = tile_m * BLOCK_M  # counted from the next rank's first row, and around
+    end = tl.minimum(begin + BLOCK_M, m)
+    order = begin + tl.arange(0, BLOCK_M)
     columns = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     total = product_tile(
-        x + (owner * shard_rows).to(tl.int64) * stride_x,
+        x,
         weight,
-        rows,
+        (order + first_row) % m,
         columns,
-        shard_rows,
+        m,
         n,
         k,
         stride_x,
@@ -138,15 +144,20 @@ def scattered_product(
         BLOCK_K,
         EVEN_K,
     )
-    slot = tl.multiple_of(tl.load(slots + owner).to(tl.pointer_type(OUT)), 16)
-    to = slot + rows.to(tl.int64)[:, None] * n + columns[None, :]
-    inside = (rows < shard_rows)[:, None] & (columns < n)[None, :]
-    tl.store(to, (total * scale).to(OUT), mask=inside)
-    tl.debug_barrier()  # all threads of this program have stored
-    if tl.atomic_add(done + owner, 1, sem="acq_rel", scope="gpu") == per_owner - 1:
-        tl.atomic_xchg(done + owner, 0, sem="relaxed", scope="gpu")
-        theirs = tl.load(signals + owner).to(tl.pointer_type(tl.int32))
-        tl.atomic_xchg(theirs + signal_index, epoch, sem="release", scope="sys")
+    result = (total * scale).to(OUT)
+    for step in range(begin // shard_rows, tl.cdiv(end, shard_rows)):
+        owner = (rank + 1 + step) % SIZE
+        rows = order - step * shard_rows
+        slot = tl.multiple_of(tl.load(slots + owner).to(tl.pointer_type(OUT)), 16)
+        to = slot + rows.to(tl.int64)[:, None] * n + columns[None, :]
+        inside = ((rows >= 0) & (rows < shard_rows))[:, None] & (columns < n)[None, :]
+        tl.store(to, result, mask=inside)
+        tl.debug_barrier()  # all threads of this program have stored
+        tiles_m = tl.cdiv((step + 1) * shard_rows, BLOCK_M) - step * shard_rows // BLOCK_M
+        if tl.atomic_add(done + owner, 1, sem="acq_rel", scope="gpu") == tiles_m * tiles_n - 1:
+            tl.atomic_xchg(done + owner, 0, sem="relaxed", scope="gpu")
+            theirs = tl.load(signals + owner).to(tl.pointer_type(tl.int32))
+            tl.atomic_xchg(theirs + signal_index, epoch, sem="release", scope="sys")
 
 
 @triton.jit(do_not_specialize=["epoch", "rank"])

@@ -75,7 +75,7 @@ def candidates(itemsize: int, shared_limit: int) -> Iterator[TileShape]:
 
 
 def default_shape(m: int, itemsize: int) -> TileShape:
-    """One that is never bad: for ``m`` rows of a shard, operands of ``itemsize`` bytes."""
+    """One that is never bad: for ``m`` rows, operands of ``itemsize`` bytes."""
     if itemsize == 4:
         return TileShape(block_m=64, block_n=64, block_k=32, stages=3, warps=4)
     if m <= 16:

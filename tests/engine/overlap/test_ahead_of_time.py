@@ -40,7 +40,12 @@ def test_kernels_compile_well_for_every_type(dtype: str, arch: int) -> None:
 
 def test_bad_kernels_are_refused() -> None:
     good = next(variants("bf16"))
-    [narrow, synchronous] = compile_variant(replace(good, aligned=False), 90).faults()
+    for stride in ("stride_x", "stride_n"):  # the other operand's loads are good
+        apart = replace(good, unaligned=frozenset({stride}))
+        [narrow] = compile_variant(apart, 90).faults()
+        assert narrow.startswith("loads in small pieces: LDG.E.U16")
+    all_apart = replace(good, unaligned=frozenset({"stride_x", "stride_n"}))
+    [narrow, synchronous] = compile_variant(all_apart, 90).faults()
     assert "loads in small pieces" in narrow
     assert synchronous == "no asynchronous copies"
     huge = TileShape(block_m=256, block_n=128, block_k=128, stages=4, warps=4)
@@ -50,4 +55,7 @@ def test_bad_kernels_are_refused() -> None:
     [plain] = compile_variant(replace(next(variants("fp32")), dtype="fp32"), 90).faults() or [""]
     assert plain == ""
     without = replace(compile_variant(good, 90), instructions={"LDGSTS.E.BYPASS.128": 1})
-    assert without.faults() == ["no tensor-core instructions (HGMMA)"]
+    assert without.faults() == [
+        "no signals of other devices",
+        "no tensor-core instructions (HGMMA)",
+    ]
