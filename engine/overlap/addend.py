@@ -19,6 +19,7 @@ class Product:
         self.factors = tuple(factors)
         a, b = factors[0]
         self.shape = (a.shape[0], b.shape[1])
+        self.depth = sum(a.shape[1] for a, _ in factors)
         self.dtype, self.device = a.dtype, a.device
 
     def write(self, rows: slice, out: Tensor) -> None:
@@ -34,6 +35,7 @@ class Given:
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
         self.shape = (tensor.shape[0], tensor.shape[1])
+        self.depth = 0
         self.dtype, self.device = tensor.dtype, tensor.device
 
     def write(self, rows: slice, out: Tensor) -> None:

@@ -21,14 +21,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from engine.overlap.kernels import products
-from engine.overlap.kernels.tile_shape import MAX_SPLITS, TileShape, default_shape
+from engine.overlap.kernels.tile_shape import MAX_SPLITS, SHARED_LIMITS, TileShape, default_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _SIZE = 8
-SHARED_LIMITS = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}
-"""Shared memory that a program may have, by architecture (CUDA C++ Programming Guide, 17.1)."""
 DTYPES = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8e4nv": 1}
 """Operands, as Triton calls them, and their bytes."""
 _TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}

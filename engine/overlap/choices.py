@@ -78,6 +78,15 @@ class Choices:
         near = [each for each in self.table if _alike(each, sizes)]
         return self.table[min(near, key=lambda each: abs(each.m - sizes.m))] if near else None
 
+    def to_json(self) -> list[list[dict[str, Any]]]:
+        """As JSON: pairs of sizes and choice."""
+        return [[asdict(sizes), choice.to_json()] for sizes, choice in self.table.items()]
+
+    @classmethod
+    def from_json(cls, data: list[list[dict[str, Any]]]) -> Choices:
+        """From what :meth:`to_json` gave."""
+        return cls.from_pairs((Sizes(**sizes), Choice.from_json(choice)) for sizes, choice in data)
+
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[Sizes, Choice]]) -> Choices:
         """Later ones replace earlier ones."""

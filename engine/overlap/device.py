@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from engine.overlap.addend import Product
+from engine.overlap.choices import Choice, Choices, Sizes
 from engine.overlap.kernels.launching import (
     Place,
     add_terms,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.groups import Meeting
-    from engine.overlap.kernels.tile_shape import TileShape
     from engine.overlap.transport import Addend
     from engine.peers.device import DevicePeerMemory
     from engine.peers.workspace import Turn, Workspace
@@ -48,8 +48,9 @@ class DeviceTransport:
     Args:
         meet: records an operation of this name, with so many bytes of this rank's. The host does
             not see when ranks come, so only that it was issued is recorded.
-        communication: how shards are cut and who carries them.
-        shape_of: the tile shape for a product of [m, k] and [n, k] of a type, if one is known.
+
+    Attributes:
+        choices: what is known to be fastest; the same on all ranks.
     """
 
     def __init__(
@@ -60,8 +61,7 @@ class DeviceTransport:
         size: int,
         device: torch.device,
         meet: Callable[[str, int], Meeting],
-        communication: CommunicationShape | None = None,
-        shape_of: Callable[[int, int, int, torch.dtype], TileShape | None] = lambda *_: None,
+        choices: Choices | None = None,
     ) -> None:
         assert size <= MAX_RANKS
         self.rank = rank
@@ -69,51 +69,42 @@ class DeviceTransport:
         self._place = Place(rank=rank, size=size)
         self._workspace = workspace
         self._meet = meet
-        self._communication = communication or CommunicationShape()
-        self._shape_of = shape_of
+        self.choices = choices or Choices()
         self._done = torch.zeros(size, dtype=torch.int32, device=device)
         self._copies: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._copies = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
     def gather(self, shard: Tensor) -> DeviceGathering:
-        return self._gather(shard, "all_gather")
+        return self._gather(shard, "all_gather", CommunicationShape())
 
-    def _gather(self, shard: Tensor, name: str) -> DeviceGathering:
+    def _gather(self, shard: Tensor, name: str, shape: CommunicationShape) -> DeviceGathering:
         rows, width = shard.shape
         turn = self._workspace.begin(shard.nbytes * self.size)
         whole = turn.view(self.rank, (rows * self.size, width), shard.dtype)
-        whole[self._rows_of(self.rank, rows)].copy_(shard)
+        whole[self.rank * rows : (self.rank + 1) * rows].copy_(shard)
         self._issued(name, shard.nbytes)
-        if self._communication.direction == "push":
-            with self._beside():
-                self._push(turn, whole, rows)
-        else:
+        if shape.direction == "pull":
             self._await_ready(turn)
-            with self._beside():
-                self._pull(turn, whole, rows)
-        return DeviceGathering(turn, whole, place=self._place, splits=self._splits(rows))
+        with self._beside():
+            carry = self._push if shape.direction == "push" else self._pull
+            carry(turn, whole, shape.splits)
+        return DeviceGathering(turn, whole, place=self._place, splits=shape.splits)
 
-    def _rows_of(self, rank: int, rows: int) -> slice:
-        return slice(rank * rows, (rank + 1) * rows)
-
-    def _splits(self, rows: int) -> int:
-        return -(-rows // split_rows(rows, self._communication.splits))
-
-    def _push(self, turn: Turn[DevicePeerMemory], whole: Tensor, rows: int) -> None:
+    def _push(self, turn: Turn[DevicePeerMemory], whole: Tensor, splits: int) -> None:
         """To who wants it first, first."""
         for step in range(1, self.size):
             peer = (self.rank - step) % self.size
             theirs = turn.view(peer, whole.shape, whole.dtype)
-            for split, part in self._parts_of(self.rank, rows):
+            for split, part in self._parts_of(self.rank, whole, splits):
                 theirs[part].copy_(whole[part], non_blocking=True)
                 turn.memory.write_signal(peer, MAX_SPLITS * self.rank + split, turn.epoch)
 
-    def _pull(self, turn: Turn[DevicePeerMemory], whole: Tensor, rows: int) -> None:
+    def _pull(self, turn: Turn[DevicePeerMemory], whole: Tensor, splits: int) -> None:
         """In the order in which the product wants them."""
         for peer in self._others():
             theirs = turn.view(peer, whole.shape, whole.dtype)
-            for split, part in self._parts_of(peer, rows):
+            for split, part in self._parts_of(peer, whole, splits):
                 whole[part].copy_(theirs[part], non_blocking=True)
                 turn.memory.write_signal(self.rank, MAX_SPLITS * peer + split, turn.epoch)
 
@@ -128,12 +119,13 @@ class DeviceTransport:
     def _others(self) -> list[int]:
         return [(self.rank + step) % self.size for step in range(1, self.size)]
 
-    def _parts_of(self, rank: int, rows: int) -> list[tuple[int, slice]]:
-        height = split_rows(rows, self._communication.splits)
-        begins = range(0, rows, height)
+    def _parts_of(self, rank: int, whole: Tensor, splits: int) -> list[tuple[int, slice]]:
+        """The splits of a rank's shard, and their rows of the whole."""
+        rows = whole.shape[0] // self.size
+        height = split_rows(rows, splits)
         return [
             (split, slice(rank * rows + begin, rank * rows + min(begin + height, rows)))
-            for split, begin in enumerate(begins)
+            for split, begin in enumerate(range(0, rows, height))
         ]
 
     def _beside(self) -> AbstractContextManager[object]:
@@ -146,22 +138,25 @@ class DeviceTransport:
     def all_gather_matmul(
         self, shard: Tensor, weights: Sequence[Tensor]
     ) -> tuple[list[Tensor], DeviceGathering]:
-        gathering = self._gather(shard, "all_gather_matmul")
-        products = [self._multiply(gathering, weight) for weight in weights]
+        m, k = shard.shape[0] * self.size, shard.shape[1]
+        n = sum(weight.shape[0] for weight in weights)
+        choice = self.choices.of(Sizes.of("all_gather_matmul", m, n, k, shard.dtype)) or Choice()
+        shape = choice.communication or CommunicationShape()
+        gathering = self._gather(shard, "all_gather_matmul", shape)
+        products = [
+            gathered_rows_product(
+                gathering.rows,
+                weight,
+                gathering.signals,
+                epoch=gathering.epoch,
+                splits=shape.splits,
+                place=self._place,
+                shape=choice.tile,
+            )
+            for weight in weights
+        ]
         gathering.came = True
         return products, gathering
-
-    def _multiply(self, gathering: DeviceGathering, weight: Tensor) -> Tensor:
-        (m, k), n = gathering.rows.shape, weight.shape[0]
-        return gathered_rows_product(
-            gathering.rows,
-            weight,
-            gathering.signals,
-            epoch=gathering.epoch,
-            splits=self._communication.splits,
-            place=self._place,
-            shape=self._shape_of(m, n, k, weight.dtype),
-        )
 
     def reduce_scatter(self, addend: Addend, meanwhile: Callable[[], None] | None = None) -> Tensor:
         m, n = addend.shape
@@ -180,6 +175,8 @@ class DeviceTransport:
     def _scatter_product(self, product: Product, turn: Turn[DevicePeerMemory], slot: int) -> None:
         """A sum of products is one product of matrices side by side."""
         a, b = _side_by_side(product)
+        sizes = Sizes.of("reduce_scatter", *product.shape, product.depth, product.dtype)
+        choice = self.choices.of(sizes) or Choice()
         product_to_owners(
             a,
             b.t(),
@@ -189,7 +186,7 @@ class DeviceTransport:
             epoch=turn.epoch,
             place=self._place,
             signal_index=_SCATTERED + self.rank,
-            shape=self._shape_of(a.shape[0], b.shape[1], a.shape[1], a.dtype),
+            shape=choice.tile,
         )
 
     def _scatter_copies(self, addend: Addend, turn: Turn[DevicePeerMemory], slot: int) -> None:
@@ -197,14 +194,14 @@ class DeviceTransport:
         rows = m // self.size
         for owner in (*self._others(), self.rank):
             theirs = turn.view(owner, (rows, n), addend.dtype, offset=self.rank * slot)
-            addend.write(self._rows_of(owner, rows), theirs)
+            addend.write(slice(owner * rows, (owner + 1) * rows), theirs)
             turn.memory.write_signal(owner, _SCATTERED + self.rank, turn.epoch)
 
     def all_reduce(self, addend: Addend) -> Tensor:
         m, n = addend.shape
         nbytes = m * n * addend.dtype.itemsize
         if m % self.size == 0 and nbytes >= _LEAST_SCATTERED:
-            return self._gather(self.reduce_scatter(addend), "all_gather").whole().clone()
+            return self.gather(self.reduce_scatter(addend)).whole().clone()
         turn = self._workspace.begin(nbytes)
         self._issued("all_reduce", nbytes)
         addend.write(slice(0, m), turn.view(self.rank, (m, n), addend.dtype))
@@ -258,13 +255,14 @@ class DeviceGathering:
         self.signals = turn.memory.signals(place.rank)
         self.came = False
         self._place = place
-        self._splits = splits
+        rows_of_each = rows.shape[0] // place.size
+        self._signals_of_each = -(-rows_of_each // split_rows(rows_of_each, splits))
 
     def whole(self) -> Tensor:
         if not self.came:
             for rank in range(self._place.size):
                 if rank != self._place.rank:
                     signals = self.signals[MAX_SPLITS * rank :]
-                    hold_stream(signals, epoch=self.epoch, count=self._splits)
+                    hold_stream(signals, epoch=self.epoch, count=self._signals_of_each)
             self.came = True
         return self.rows

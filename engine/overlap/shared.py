@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from engine.overlap.choices import Choices, Sizes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -35,8 +37,9 @@ class SharedTransport:
 
     Args:
         meet: records an operation of this name, with so many bytes of this rank's.
-        gathered_rows: parts of gathered rows with fewer than these are multiplied as one.
-        scattered_rows: so are parts of what is scattered.
+
+    Attributes:
+        choices: what is known to be fastest; the same on all ranks.
     """
 
     def __init__(
@@ -46,15 +49,13 @@ class SharedTransport:
         rank: int,
         size: int,
         meet: Callable[[str, int], Meeting],
-        gathered_rows: int = _GATHERED_ROWS,
-        scattered_rows: int = _SCATTERED_ROWS,
+        choices: Choices | None = None,
     ) -> None:
         self.rank = rank
         self.size = size
         self._workspace = workspace
         self._meet = meet
-        self._gathered_rows = gathered_rows
-        self._scattered_rows = scattered_rows
+        self.choices = choices or Choices()
         self._others = [(rank + step) % size for step in range(1, size)]
 
     def gather(self, shard: Tensor) -> SharedGathering:
@@ -73,7 +74,9 @@ class SharedTransport:
     ) -> tuple[list[Tensor], SharedGathering]:
         rows = shard.shape[0]
         gathering = self._gather(shard, "all_gather_matmul")
-        if rows < self._gathered_rows:
+        n = sum(weight.shape[0] for weight in weights)
+        sizes = Sizes.of("all_gather_matmul", rows * self.size, n, shard.shape[1], shard.dtype)
+        if not self._in_parts_pays(sizes, rows >= _GATHERED_ROWS):
             whole = gathering.whole()
             return [torch.mm(whole, weight.t()) for weight in weights], gathering
         products = [shard.new_empty(rows * self.size, weight.shape[0]) for weight in weights]
@@ -86,8 +89,15 @@ class SharedTransport:
 
     def reduce_scatter(self, addend: Addend, meanwhile: Callable[[], None] | None = None) -> Tensor:
         rows = addend.shape[0] // self.size
-        reduce = self._in_one if rows < self._scattered_rows else self._in_parts
+        sizes = Sizes.of("reduce_scatter", *addend.shape, addend.depth, addend.dtype)
+        in_parts = self._in_parts_pays(sizes, rows >= _SCATTERED_ROWS)
+        reduce = self._in_parts if in_parts else self._in_one
         return reduce(addend, rows, meanwhile)
+
+    def _in_parts_pays(self, sizes: Sizes, unless_known: bool) -> bool:
+        choice = self.choices.of(sizes)
+        known = choice.in_parts if choice is not None else None
+        return unless_known if known is None else known
 
     def _in_one(self, addend: Addend, rows: int, meanwhile: Callable[[], None] | None) -> Tensor:
         """One term into this rank's buffer, where the others find their rows."""
@@ -120,9 +130,10 @@ class SharedTransport:
         return _sum(slots)
 
     def all_reduce(self, addend: Addend) -> Tensor:
-        m = addend.shape[0]
-        large = m % self.size == 0 and m // self.size >= self._scattered_rows
-        if large and self.size > _WHOLE_SUM_RANKS:
+        m, n = addend.shape
+        sizes = Sizes.of("all_reduce", m, n, addend.depth, addend.dtype)
+        large = self.size > _WHOLE_SUM_RANKS and m // self.size >= _SCATTERED_ROWS
+        if m % self.size == 0 and self._in_parts_pays(sizes, large):
             return self._gather(self.reduce_scatter(addend), "all_gather").whole().clone()
         return _sum(self._await_whole(self._write_whole(addend), addend, "all_reduce"))
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from engine.groups import Group
 from engine.overlap.addend import Given
+from engine.overlap.choices import Choices
 from engine.overlap.collective import CollectiveTransport
 from engine.overlap.shared import SharedTransport
+from engine.overlap.tuning_cache import TuningCache, arch_of
 from engine.peers.memory import CHANNELS
-from engine.peers.opening import NotShared, open_shared
+from engine.peers.opening import NotShared, open_shared, tell_all
 from engine.peers.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import torch.distributed as dist
     from torch import Tensor
@@ -37,6 +41,7 @@ class TensorParallelGroup(Group):
             those that are possible.
         timeout_s: how long operators wait for a rank that lives.
         keep_gathered: whether gathered tokens are kept for backward, or gathered again.
+        home: OPSUITE_HOME, where tuned choices are; None: untuned.
 
     Attributes:
         transport: the way between the ranks; there is none in a group of one.
@@ -60,6 +65,7 @@ class TensorParallelGroup(Group):
         choice: TransportChoice = "auto",
         timeout_s: float = 300.0,
         keep_gathered: bool = False,
+        home: Path | None = None,
     ) -> None:
         super().__init__(
             axis="tp",
@@ -73,6 +79,7 @@ class TensorParallelGroup(Group):
         self.keep_gathered = keep_gathered
         self.why_collective = ""
         if process_group is not None and self.size > 1:
+            self._choices = self._tuned(home, process_group) if home else Choices()
             self.transport = self._open(process_group, choice, timeout_s)
 
     def _open(
@@ -97,7 +104,9 @@ class TensorParallelGroup(Group):
                 process_group, nbytes=nbytes, ranks=self.ranks, timeout_s=timeout_s
             )
         )
-        return SharedTransport(workspace, rank=self.rank, size=self.size, meet=self.meet)
+        return SharedTransport(
+            workspace, rank=self.rank, size=self.size, meet=self.meet, choices=self._choices
+        )
 
     def _reach(self, process_group: dist.ProcessGroup) -> Transport:
         """On CUDA devices; kernels are imported only where there are any."""
@@ -111,8 +120,22 @@ class TensorParallelGroup(Group):
             lambda nbytes: open_symmetric(process_group, nbytes=nbytes, device=device)
         )
         return DeviceTransport(
-            workspace, rank=self.rank, size=self.size, device=device, meet=self.meet
+            workspace,
+            rank=self.rank,
+            size=self.size,
+            device=device,
+            meet=self.meet,
+            choices=self._choices,
         )
+
+    def _tuned(self, home: Path, process_group: dist.ProcessGroup) -> Choices:
+        """What rank 0 finds on its disk: ranks that chose differently would not meet."""
+        device = torch.device("cpu" if self.synchronous else "cuda")
+        text = "[]"
+        if self.rank == 0:
+            found, _ = TuningCache(home, arch=arch_of(device), world=self.size).read()
+            text = json.dumps(found.to_json())
+        return Choices.from_json(json.loads(tell_all(text, process_group, device)))
 
     def all_reduce(self, tensor: Tensor, op: Literal["sum", "max"] = "sum") -> Tensor:
         if self.size == 1 or op != "sum" or tensor.nbytes > _SMALL:

@@ -32,11 +32,14 @@ class Addend(Protocol):
 
     Attributes:
         shape: (M, N).
+        depth: of the product that makes it; 0: it is there already.
         dtype, device: of the sum.
     """
 
     @property
     def shape(self) -> tuple[int, int]: ...
+    @property
+    def depth(self) -> int: ...
     @property
     def dtype(self) -> torch.dtype: ...
     @property

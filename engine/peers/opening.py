@@ -109,6 +109,18 @@ def _map(
     return ""
 
 
+def tell_all(text: str, process_group: dist.ProcessGroup, device: torch.device) -> str:
+    """What rank 0 of the group says; all ranks call this, and get it."""
+    data = text.encode()
+    size = torch.tensor([len(data)], device=device)
+    dist.broadcast(size, group_src=0, group=process_group)
+    sent = torch.empty(int(size), dtype=torch.uint8, device=device)
+    if dist.get_rank(process_group) == 0:
+        sent.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    dist.broadcast(sent, group_src=0, group=process_group)
+    return bytes(sent.tolist()).decode()
+
+
 def _exchange(message: dict[str, Any], process_group: dist.ProcessGroup) -> list[dict[str, Any]]:
     """What each rank tells; as JSON, for nothing from outside is ever unpickled."""
     text = json.dumps(message).encode()[:_MESSAGE].ljust(_MESSAGE)

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
+from collectors.settings import Settings
 from engine.devices import pick_device
 from engine.groups import Group
 from engine.overlap.tensor_parallel import TensorParallelGroup
@@ -79,6 +80,7 @@ def open_mesh(
         choice=parallel.transport,
         timeout_s=parallel.peer_timeout_s,
         keep_gathered=parallel.keep_gathered,
+        home=Settings.from_environment().home,
         **common,
     )
     try:

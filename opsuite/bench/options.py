@@ -17,10 +17,12 @@ class BenchOptions:
         device: what ranks compute on.
         shapes: "m,n,k" of whole matrices, several with ";"; "": those of the benchmark.
         ranks: how many.
+        tune: whether to look for the fastest choices first, which later runs use.
         plot: a PNG to draw.
     """
 
     device: Literal["cpu", "cuda"] = "cpu"
     shapes: str = ""
     ranks: int = 2
+    tune: bool = False
     plot: Path | None = None

@@ -46,7 +46,8 @@ def measure(rounds: int, options: BenchOptions | None = None) -> list[Row]:
     """All cases in one run of the ranks."""
     options = options or BenchOptions()
     cases = _cases(options)
-    timed = _timed(Plan(cases=cases, rounds=rounds, device=options.device), options.ranks)
+    plan = Plan(cases=cases, rounds=rounds, device=options.device, tune=options.tune)
+    timed = _timed(plan, options.ranks)
     rows = [_row(case, seconds) for case, seconds in timed]
     if options.plot is not None:
         from opsuite.bench.overlap_plot import draw

@@ -28,6 +28,9 @@ def bench(
         str, typer.Option(help="overlap: m,n,k of whole matrices; several with ';'.")
     ] = "",
     ranks: Annotated[int, typer.Option(min=2, max=64, help="overlap: how many.")] = 2,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="overlap: find the fastest choices; runs use them.")
+    ] = False,
     plot: Annotated[Path | None, typer.Option(help="overlap: draw this PNG.")] = None,
 ) -> None:
     """Measure a benchmark; exits with 1 where a target is missed."""
@@ -43,7 +46,7 @@ def bench(
         else:
             print_data(render_table(["bench", "question"], [tuple(b.values()) for b in listed]))
         return
-    options = BenchOptions(device=device, shapes=shapes, ranks=ranks, plot=plot)
+    options = BenchOptions(device=device, shapes=shapes, ranks=ranks, tune=tune, plot=plot)
     result = make_result(name, find_bench(name).measure(rounds, options))
     if json:
         print_json(result.to_json())

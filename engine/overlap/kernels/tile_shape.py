@@ -9,6 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_SPLITS = 16
+SHARED_LIMITS = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}
+"""Shared memory that a program may have, by architecture (CUDA C++ Programming Guide, 17.1)."""
+LEAST_SHARED = 99 << 10
+"""Of architectures that are not among them."""
+Direction = Literal["push", "pull"]
+DIRECTIONS: tuple[Direction, ...] = ("push", "pull")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +50,7 @@ class CommunicationShape:
     """
 
     splits: int = 4
-    direction: Literal["push", "pull"] = "push"
+    direction: Direction = "push"
 
 
 def candidates(itemsize: int, shared_limit: int) -> Iterator[TileShape]:

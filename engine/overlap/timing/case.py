@@ -42,6 +42,7 @@ class Plan:
 
     Attributes:
         rounds: how often each way is measured.
+        tune: whether to look for the fastest choice first, and keep it for later runs.
         pin: whether each rank keeps to a core of its own.
     """
 
@@ -49,6 +50,7 @@ class Plan:
     rounds: int
     device: Device = "cpu"
     dtype: Dtype = "float32"
+    tune: bool = False
     pin: bool = True
 
     def to_json(self) -> dict[str, Any]:

@@ -14,10 +14,13 @@ import torch
 import torch.distributed as dist
 
 from collectors.recorder import NullRecorder
+from collectors.settings import Settings
 from engine.groups import CurrentStep
 from engine.overlap.tensor_parallel import TensorParallelGroup
 from engine.overlap.timing.case import Plan
 from engine.overlap.timing.operation import Operation, check, ways_of
+from engine.overlap.timing.tune import tune
+from engine.overlap.tuning_cache import TuningCache, arch_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +45,7 @@ def main() -> None:
         recorder=NullRecorder(),
         current_step=CurrentStep(),
         synchronous=device.type == "cpu",
+        home=Settings.from_environment().home,
     )
     with (Path(sys.argv[2]) / f"rank{rank}.jsonl").open("w", encoding="utf-8") as out:
         for case in plan.cases:
@@ -74,8 +78,12 @@ def _time(
         case, rank=group.rank, size=group.size, device=device, dtype=getattr(torch, plan.dtype)
     )
     ways = ways_of(group)
-    wrong = check(operation, ways)
     repeats = _repeats(operation, ways)
+    tuned = None
+    if plan.tune:
+        fused = ways["fused"]
+        tuned = _tune(case, plan, group, operation=operation, fused=fused, repeats=repeats)
+    wrong = check(operation, ways)
     chance = random.Random(case.m)  # noqa: S311 - the same order on all ranks
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(plan.rounds):
@@ -85,8 +93,34 @@ def _time(
         "case": str(case),
         "wrong": wrong,
         "seconds": seconds,
-        "transport": type(group.transport).__name__,
+        "tuned": tuned,
     }
+
+
+def _tune(
+    case: Case,
+    plan: Plan,
+    group: TensorParallelGroup,
+    *,
+    operation: Operation,
+    fused: Way,
+    repeats: int,
+) -> dict[str, object] | None:
+    """Find and keep the fastest choice; gives it."""
+    found = tune(
+        case,
+        group,
+        dtype=getattr(torch, plan.dtype),
+        device=operation.device,
+        measure=lambda: _measure(operation, fused, repeats) / repeats,
+    )
+    if found is None:
+        return None
+    sizes, choice, seconds = found
+    if group.rank == 0:
+        home, arch = Settings.from_environment().home, arch_of(operation.device)
+        TuningCache(home, arch=arch, world=group.size).write(sizes, choice, seconds)
+    return choice.to_json()
 
 
 def _repeats(operation: Operation, ways: Mapping[str, Way]) -> int:

@@ -13,11 +13,10 @@ if sys.platform != "linux":
 
 from engine.overlap.ahead_of_time import (
     DTYPES,
-    SHARED_LIMITS,
     compile_variant,
     variants,
 )
-from engine.overlap.kernels.tile_shape import TileShape
+from engine.overlap.kernels.tile_shape import SHARED_LIMITS, TileShape
 
 
 def _check(dtype: str, arch: int) -> None:

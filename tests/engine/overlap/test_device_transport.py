@@ -22,6 +22,7 @@ import torch
 from collectors.recorder import NullRecorder
 from engine.groups import CurrentStep, Group
 from engine.overlap import operators as op
+from engine.overlap.choices import Choice
 from engine.overlap.device import DeviceTransport
 from engine.overlap.kernels.tile_shape import CommunicationShape, TileShape
 from engine.peers.device import SIGNALS
@@ -58,11 +59,11 @@ group = Group(
     current_step=CurrentStep(), synchronous=False,
 )
 shape = TileShape(block_m=16, block_n=16, block_k=16, group_m=2, stages=1, warps=4)
+choice = Choice(tile=shape, communication=CommunicationShape(splits=2, direction=direction))
 transport = DeviceTransport(
     Workspace(lambda nbytes: LateMemory(rank, buffers, signals, torch.device("cpu"))),
     rank=rank, size=size, device=torch.device("cpu"), meet=group.meet,
-    communication=CommunicationShape(splits=2, direction=direction),
-    shape_of=lambda *_: shape,
+    choices=SimpleNamespace(of=lambda sizes: choice),
 )
 
 def part_of(whole, dim=0):
