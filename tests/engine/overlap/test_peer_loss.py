@@ -76,16 +76,25 @@ modes = [
     for path in map("/proc/self/fd/{}".format, os.listdir("/proc/self/fd"))
     if "opsuite-peers" in os.path.realpath(path)
 ]
-tell(deleted=[line[-1] for line in maps], modes=modes)
+tell(deleted=[line[-1] for line in maps], modes=modes, inodes=[line[4] for line in maps])
 dist.barrier()
 os.kill(os.getpid(), signal.SIGKILL)
 """,
         may_fail=True,
     )
     for [line] in told:
-        assert line == {"deleted": ["(deleted)"] * 2, "modes": ["0o600"] * 2}
-    assert set(Path("/dev/shm").iterdir()) <= before
-    assert [maps for maps in Path("/proc").glob("[0-9]*/maps") if _PEERS in _text(maps)] == []
+        assert line["deleted"] == ["(deleted)"] * 2
+        assert line["modes"] == ["0o600"] * 2
+    assert not any("opsuite" in path.name for path in set(Path("/dev/shm").iterdir()) - before)
+    inodes = {inode for [line] in told for inode in line["inodes"]}
+    held = [
+        line
+        for maps in Path("/proc").glob("[0-9]*/maps")
+        for line in _text(maps).splitlines()
+        if _PEERS in line and line.split()[4] in inodes
+    ]
+    assert len(inodes) == 2
+    assert held == []
 
 
 def _text(path: Path) -> str:
