@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collectors.daemon.lifecycle import claim
 from collectors.daemon.logs import begin_log
 from collectors.errors import OpsuiteError, StorageError
+from collectors.stop_request import made_by
 from collectors.store.filesystem import require_local
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Callable
 
-    from collectors.daemon.service import Daemon, DaemonOptions
+    from collectors.daemon.service import DaemonOptions
 
 _log = logging.getLogger("opsuite")
 NICENESS = 5
@@ -73,7 +73,7 @@ def _collect(
         if background and _AUTOGROUP.exists():
             _AUTOGROUP.write_text(str(NICENESS))
     daemon = Daemon(home, options)
-    with _stopped_by_signals(daemon):
+    with made_by(daemon.stopping, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         daemon.start()
         _log.info("collecting into %s as process %d", home, os.getpid())
         report(os.getpid(), True)
@@ -84,17 +84,3 @@ def _collect(
             return 1
     _log.info("ended, all is sealed")
     return 0
-
-
-@contextmanager
-def _stopped_by_signals(daemon: Daemon) -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        daemon.stop()
-
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = [signal.signal(number, stop) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from collectors.query.protocol import PROTOCOL
 from collectors.query.readers import ReaderPool
 from collectors.retention.keeper import FILE, RetentionKeeper, load_retention
 from collectors.settings import Settings
+from collectors.stop_request import StopRequest
 from collectors.version import own_version
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Daemon:
         self._started_ns = time.time_ns()
         self._socket = socket_path(home, runtime=options.runtime, group=options.group)
         self._lock_place = (home / LOCK).stat()
-        self._stopped = threading.Event()
+        self.stopping = StopRequest()
         self._warnings = Warnings()
         self._journal = Journal(Settings.from_environment().level)
         self._collection = Collection(home, self._warnings)
@@ -82,7 +82,7 @@ class Daemon:
             self._readers,
             self._journal,
             status=self.status,
-            stop=self.stop,
+            stop=self.stopping.make,
         )
         self._server = Server(verbs.answer, version=own_version(), group=options.group)
         self._alerting = Alerting(home, self._collection, self._readers, self._journal)
@@ -121,10 +121,6 @@ class Daemon:
             Chore("alerts", self._alerting.look, self._warnings),
         ]
 
-    def stop(self) -> None:
-        """Let :meth:`run` come to its end; safe in a signal handler."""
-        self._stopped.set()
-
     def start(self) -> None:
         """Begin to listen and to collect.
 
@@ -155,7 +151,7 @@ class Daemon:
         Raises:
             OpsuiteError, OSError: not all could be sealed; the spools keep it.
         """
-        while not self._stopped.wait(_LOOK_S):
+        while not self.stopping.wait(_LOOK_S):
             if self._is_idle() or not self._has_home():
                 break
             self._stay_reachable()

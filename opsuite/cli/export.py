@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,16 +135,16 @@ def _status(settings: Settings) -> Mapping[str, Any] | None:
 
 def _serve_until_stopped(serve: Callable[[float], None], stop: Callable[[], None]) -> None:
     """Serve in a thread until SIGTERM; an interrupt passes through."""
-    stopped = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    thread = threading.Thread(target=serve, args=(0.1,), daemon=True)
-    thread.start()
-    try:
-        stopped.wait()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        stop()
-        thread.join()
+    from collectors.stop_request import StopRequest, made_by
+
+    with made_by(StopRequest(), signal.SIGTERM) as stopped:
+        thread = threading.Thread(target=serve, args=(0.1,), daemon=True)
+        thread.start()
+        try:
+            stopped.wait()
+        finally:
+            stop()
+            thread.join()
 
 
 def _check_endpoint(endpoint: str) -> None:
@@ -178,7 +179,6 @@ def _send_all(
     from collectors.daemon.access import open_store
     from collectors.run import RunDirectory
 
-    wait = threading.Event()
     while True:
         lives = RunDirectory.load(run.path).manifest.status == "running"
         with open_store(home) as store:
@@ -186,4 +186,4 @@ def _send_all(
                 sender.send(part)
         if not (follow and lives):
             return
-        wait.wait(_FOLLOW_S)
+        time.sleep(_FOLLOW_S)

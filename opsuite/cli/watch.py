@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collectors.samplers.exposition import Exposition
     from collectors.samplers.scrape import Address
     from collectors.samplers.server_watch import ServerWatch
+    from collectors.stop_request import StopRequest
 
 _FIRST_CONTACT_S = 10.0
 _LEAST_PERIOD_S = 0.05
@@ -50,6 +50,7 @@ def watch(
     from collectors.samplers.scrape import fetch, parse_address
     from collectors.samplers.server_watch import ServerWatch
     from collectors.settings import Settings
+    from collectors.stop_request import StopRequest, made_by
 
     settings = Settings.from_environment()
     period_s = _seconds(every, "--every", least=_LEAST_PERIOD_S)
@@ -62,7 +63,7 @@ def watch(
         clock=time.monotonic,
     )
     ends_s = None if limit_s is None else time.monotonic() + limit_s
-    with _stopping() as stop:
+    with made_by(StopRequest(), signal.SIGTERM) as stop:
         first = _meet(watched, address, period_s, limit_s, stop)
         if first is None:
             return
@@ -84,23 +85,12 @@ def _seconds(text: str, where: str, *, least: float) -> float:
     return seconds
 
 
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets."""
-    stop = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _meet(
     watched: ServerWatch,
     address: Address,
     period_s: float,
     limit_s: float | None,
-    stop: threading.Event,
+    stop: StopRequest,
 ) -> Exposition | None:
     """The first look, asked again for a while where nobody answers; None: it was stopped.
 
@@ -193,13 +183,13 @@ def _tell(run: RunDirectory, watched: ServerWatch, address: Address, as_json: bo
 
 
 def _follow(
-    watched: ServerWatch, period_s: float, ends_s: float | None, stop: threading.Event
+    watched: ServerWatch, period_s: float, ends_s: float | None, stop: StopRequest
 ) -> tuple[int, int]:
     """Look every period until the end; how often it did, and how often in vain."""
     looks, failed = 1, 0
     due_s = time.monotonic() + period_s
     while ends_s is None or due_s <= ends_s:
-        if stop.wait(max(0.0, due_s - time.monotonic())):
+        if stop.wait(due_s - time.monotonic()):
             break
         sight = watched.look()
         looks += 1

@@ -7,19 +7,15 @@ import fcntl
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from collectors.clock import host_name
 from collectors.errors import OpsuiteError, StorageError
 from collectors.run import RunDirectory
 from collectors.settings import Settings
+from collectors.stop_request import StopRequest, made_by
 from opsuite.collecting import start_collecting
 from opsuite.watchdog.process import Watchdog
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 
 def main() -> int:
@@ -38,24 +34,18 @@ def main() -> int:
 
 
 def _watch(run: RunDirectory, *, own: bool, launcher: int | None) -> int:
-    stopped = threading.Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopped.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    lock = _lock(run)
-    if lock is None:
-        return 0  # somebody watches already
-    settings = Settings.from_environment()
-    if own and run.manifest.host == host_name():
-        run.adopt()
-        start_collecting(settings)
-    else:
-        own = False
-    Watchdog(run, settings, own=own, stopped=stopped, launcher=launcher).run()
+    with made_by(StopRequest(), signal.SIGTERM, signal.SIGINT) as stop:
+        lock = _lock(run)
+        if lock is None:
+            return 0  # somebody watches already
+        settings = Settings.from_environment()
+        if own and run.manifest.host == host_name():
+            run.adopt()
+            start_collecting(settings)
+        else:
+            own = False
+        Watchdog(run, settings, own=own, stop=stop, launcher=launcher).run()
     return 0
 
 

@@ -15,10 +15,10 @@ from opsuite.watchdog.voice import Voice
 from playbooks.hang.patience import Alarm, HangWatch, Overdue, Patience, WentOn
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Sequence
 
     from collectors.settings import Settings
+    from collectors.stop_request import StopRequest
     from opsuite.watchdog.evidence import Evidence
     from opsuite.watchdog.records import Bundles
     from playbooks.hang.observation import Observation
@@ -37,7 +37,7 @@ class Watchdog:
 
     Args:
         own: whether this process owns the run, and says how it has ended.
-        stopped: set by signals.
+        stop: made by signals.
         launcher: process id of our parent, which the ranks must not outlive for long; None: of
             nobody.
     """
@@ -48,13 +48,13 @@ class Watchdog:
         settings: Settings,
         *,
         own: bool,
-        stopped: threading.Event,
+        stop: StopRequest,
         launcher: int | None = None,
     ) -> None:
         self._run = run
         self._home = run.path.parents[1]
         self._own = own
-        self._stopped = stopped
+        self._stop = stop
         self._voice = Voice(run.logs)
         self._ranks = LocalRanks(run.path / "boards")
         self._orphans = Orphans(launcher, self._voice)
@@ -67,14 +67,14 @@ class Watchdog:
         over = Ending(self._run, own=self._own)
         while True:
             ranks = self._ranks.look()
-            if over.reached(ranks, time.monotonic()) or self._stopped.is_set():
+            if over.reached(ranks, time.monotonic()) or self._stop.made:
                 break
             self._look(ranks)
             self._orphans.look(
                 (each.facts for each in self._ranks.ranks.values()), time.monotonic()
             )
             leaving = any(each.left is not None for each in ranks)
-            self._stopped.wait(_SOON_S if leaving else _EVERY_S)
+            self._stop.wait(_SOON_S if leaving else _EVERY_S)
         if self._bundles is not None:
             self._bundles.finish()
         if self._own and ranks and not any(each.here for each in ranks):

@@ -159,18 +159,21 @@ def test_a_signal_ends_it(
         "app = typer.Typer(cls=Commands); app.callback()(lambda: None); app.command()(watch)\n"
         "app()"
     )
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", script, "watch", serve(), "--every", "50ms"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ,
-    )
-    assert process.stdout is not None
-    run_id = process.stdout.readline().strip()
-    time.sleep(0.2)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    ) as process:
+        try:
+            assert process.stdout is not None
+            run_id = process.stdout.readline().strip()
+            time.sleep(0.2)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert process.returncode == code, errors
     run = RunDirectory.open(home, run_id)
     assert (run.manifest.status, run.manifest.exit_code) == (status, code)
