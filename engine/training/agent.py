@@ -88,7 +88,7 @@ def run_ranks(
         monitor_interval=_MONITOR_INTERVAL_S,
         logs_specs=ErrorFiles(logs),
         shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
-        signals_to_handle=",".join(s.name for s in _SIGNALS),
+        signals_to_handle=",".join(_heeded()),
     )
     command = ("-P", "-m", worker, str(run))
     try:
@@ -103,6 +103,11 @@ def run_ranks(
     except KeyboardInterrupt:
         return Interrupted(signal=signal.SIGINT.name)
     return Finished()
+
+
+def _heeded() -> list[str]:
+    """Without those that we were started to ignore (``nohup``): the agent would end of them."""
+    return [each.name for each in _SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
 
 
 def _observe(rank: int, failure: ProcessFailure) -> ObservedFailure:

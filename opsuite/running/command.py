@@ -74,8 +74,9 @@ class ForegroundCommand:
     """A child in our own process group and terminal; a context that lets none of it live on.
 
     Ctrl-C reaches it from the terminal; what is sent to us alone is passed on. Where it goes on for
-    long, a further signal ends all of it. It gets SIGTERM when we are killed. Make it in the main
-    thread, before any other thread begins.
+    long, a further signal ends all of it. It gets SIGTERM when we are killed. Signals that we were
+    started to ignore (``nohup``) stay ignored. Make it in the main thread, before any other thread
+    begins.
 
     Args:
         streams: descriptors of its stdout and stderr.
@@ -100,7 +101,8 @@ class ForegroundCommand:
         self._stopping = Stopping()
         self._libc = ctypes.CDLL(None)
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what its children leave behind comes to us
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        self._handled = {each for each in _HANDLED if signal.getsignal(each) != signal.SIG_IGN}
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)
         parent = os.getpid()
         try:
             self._child = subprocess.Popen(
@@ -133,7 +135,7 @@ class ForegroundCommand:
         """Until it ends, passing signals on and calling ``look`` every ``every_s`` seconds."""
         due = time.monotonic() + every_s
         while self._child.poll() is None:
-            told = signal.sigtimedwait(_HANDLED, max(0.0, due - time.monotonic()))
+            told = signal.sigtimedwait(self._handled, max(0.0, due - time.monotonic()))
             if told is not None:
                 self._handle(told)
             if time.monotonic() >= due:
@@ -178,7 +180,7 @@ class ForegroundCommand:
             if error is not None or self._stopping.asked_by or self._child.returncode:
                 _end_descendants(self._spared)
         finally:
-            while signal.sigtimedwait(_HANDLED, 0) is not None:
+            while signal.sigtimedwait(self._handled, 0) is not None:
                 pass  # a second Ctrl-C, while it ended
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 

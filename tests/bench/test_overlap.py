@@ -51,6 +51,7 @@ def test_it_times_every_way_and_keeps_what_it_tuned(home: Path) -> None:
         check=False,
     )
     assert ended.returncode in (0, 1), ended.stderr  # 1: a target was missed, at that size
+    assert ended.stdout, ended.stderr
     rows = json.loads(ended.stdout)["rows"]
     assert len(rows) == 7
     for row in rows[:-1]:

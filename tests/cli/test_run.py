@@ -193,13 +193,17 @@ time.sleep(60)
 """
 
 
-def start(home: Path, *command: str) -> subprocess.Popen[str]:
+def start(
+    home: Path, *command: str, hangup: signal.Handlers = signal.SIG_DFL
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*OPSUITE, "--", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         env=environment(home),
+        # The tests themselves may run under nohup.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),  # noqa: PLW1509 - no thread yet
     )
 
 
@@ -233,6 +237,18 @@ def test_signals_reach_the_command_and_its_end_is_ours(tmp_path: Path) -> None:
     child.send_signal(signal.SIGHUP)
     assert end_of(child) == 130
     assert not alive(pid)
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+    waits = script(tmp_path / "waits.py", WAITS)
+    child = start(tmp_path, PYTHON, waits, hangup=signal.SIG_IGN)
+    read_until(child, "ready")
+    child.send_signal(signal.SIGHUP)
+    child.send_signal(signal.SIGUSR1)
+    assert read_until(child, "got") == "got SIGUSR1 1\n"
+    child.send_signal(signal.SIGTERM)
+    assert read_until(child, "got") == "got SIGTERM 1\n"
+    assert end_of(child) == 130
 
 
 def test_the_command_is_told_when_we_are_killed(tmp_path: Path) -> None:
