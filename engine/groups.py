@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -167,6 +168,10 @@ class Group:
         if self.size > 1:
             self._record("barrier", 0, lambda: dist.barrier(group=self.process_group))
 
+    def close(self) -> None:
+        """Leave the group: it communicates no more."""
+        self.process_group = None
+
     def meet(self, name: str, size_bytes: int) -> Meeting:
         """The next operation of the group, which it calls so."""
         self._sequence += 1
@@ -184,3 +189,13 @@ class Group:
         with meeting:
             operation()
         meeting.record()
+
+
+def disconnect() -> None:
+    """Leave torch.distributed, once all groups are closed.
+
+    Gloo's threads end with the last reference to it. One of them that frees a tensor while the
+    interpreter ends aborts the process (torch 2.13), so no cycle may hold it until then.
+    """
+    dist.destroy_process_group()
+    gc.collect()

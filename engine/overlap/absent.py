@@ -50,6 +50,9 @@ class AbsentTransport:
         addend.write(slice(0, addend.shape[0]), total)
         return total
 
+    def check(self) -> None:
+        """Who lost a peer has been told."""
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -123,6 +123,9 @@ class CollectiveTransport:
                 work.wait()
         meeting.record()
 
+    def check(self) -> None:
+        """Who lost a peer has been told."""
+
     def close(self) -> None:
         """Nothing is held: the process group is its owner's."""
 

@@ -7,7 +7,7 @@ arXiv 2406.06858, section 4). Everything is in the order of streams: the host wa
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,13 +25,14 @@ from engine.overlap.kernels.launching import (
 from engine.overlap.kernels.tile_shape import MAX_SPLITS, CommunicationShape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
     from engine.groups import Meeting
     from engine.overlap.transport import Addend
     from engine.peers.device import DevicePeerMemory
+    from engine.peers.watch import PeerWatch
     from engine.peers.workspace import Turn, Workspace
 
 MAX_RANKS = 32
@@ -42,12 +43,24 @@ _REDUCED = _SCATTERED + MAX_RANKS  # a rank's term can be read
 _LEAST_SCATTERED = 1 << 20  # bytes; smaller sums are made whole by every rank
 
 
+def latest_epochs(signals: Sequence[int], size: int) -> list[int]:
+    """The latest epoch that each rank of a group of ``size`` has given, from a rank's signals."""
+    return [
+        max(
+            *signals[MAX_SPLITS * rank : MAX_SPLITS * (rank + 1)],
+            *(signals[first + rank] for first in (_READY, _SCATTERED, _REDUCED)),
+        )
+        for rank in range(size)
+    ]
+
+
 class DeviceTransport:
     """:class:`~engine.overlap.transport.Transport` through the memory of devices.
 
     Args:
         meet: records an operation of this name, with so many bytes of this rank's. The host does
             not see when ranks come, so only that it was issued is recorded.
+        watch: looks after the other ranks; closed with this.
 
     Attributes:
         choices: what is known to be fastest; the same on all ranks.
@@ -61,6 +74,7 @@ class DeviceTransport:
         size: int,
         device: torch.device,
         meet: Callable[[str, int], Meeting],
+        watch: PeerWatch,
         choices: Choices | None = None,
     ) -> None:
         assert size <= MAX_RANKS
@@ -69,27 +83,43 @@ class DeviceTransport:
         self._place = Place(rank=rank, size=size)
         self._workspace = workspace
         self._meet = meet
+        self._watch = watch
         self.choices = choices or Choices()
         self._done = torch.zeros(size, dtype=torch.int32, device=device)
         self._copies: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._copies = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
-    def gather(self, shard: Tensor) -> DeviceGathering:
-        return self._gather(shard, "all_gather", CommunicationShape())
+    @contextmanager
+    def _operation(self, name: str, nbytes: int, carried: int) -> Iterator[Turn[DevicePeerMemory]]:
+        """A turn with ``nbytes``, of which so many are ``carried``, watched over."""
+        self._watch.check()
+        turn = self._workspace.begin(nbytes)
+        with self._watch.following(turn.memory, epoch=turn.epoch, where=name):
+            meeting = self._meet(name, carried)
+            with meeting:
+                pass
+            meeting.record()
+            yield turn
 
-    def _gather(self, shard: Tensor, name: str, shape: CommunicationShape) -> DeviceGathering:
+    def gather(self, shard: Tensor) -> DeviceGathering:
+        with self._operation("all_gather", shard.nbytes * self.size, shard.nbytes) as turn:
+            return self._gather(turn, shard, CommunicationShape())
+
+    def _gather(
+        self, turn: Turn[DevicePeerMemory], shard: Tensor, shape: CommunicationShape
+    ) -> DeviceGathering:
         rows, width = shard.shape
-        turn = self._workspace.begin(shard.nbytes * self.size)
         whole = turn.view(self.rank, (rows * self.size, width), shard.dtype)
         whole[self.rank * rows : (self.rank + 1) * rows].copy_(shard)
-        self._issued(name, shard.nbytes)
         if shape.direction == "pull":
             self._await_ready(turn)
         with self._beside():
             carry = self._push if shape.direction == "push" else self._pull
             carry(turn, whole, shape.splits)
-        return DeviceGathering(turn, whole, place=self._place, splits=shape.splits)
+        return DeviceGathering(
+            turn, whole, place=self._place, splits=shape.splits, watch=self._watch
+        )
 
     def _push(self, turn: Turn[DevicePeerMemory], whole: Tensor, splits: int) -> None:
         """To who wants it first, first."""
@@ -142,19 +172,21 @@ class DeviceTransport:
         n = sum(weight.shape[0] for weight in weights)
         choice = self.choices.of(Sizes.of("all_gather_matmul", m, n, k, shard.dtype)) or Choice()
         shape = choice.communication or CommunicationShape()
-        gathering = self._gather(shard, "all_gather_matmul", shape)
-        products = [
-            gathered_rows_product(
-                gathering.rows,
-                weight,
-                gathering.signals,
-                epoch=gathering.epoch,
-                splits=shape.splits,
-                place=self._place,
-                shape=choice.tile,
-            )
-            for weight in weights
-        ]
+        carried = shard.nbytes
+        with self._operation("all_gather_matmul", carried * self.size, carried) as turn:
+            gathering = self._gather(turn, shard, shape)
+            products = [
+                gathered_rows_product(
+                    gathering.rows,
+                    weight,
+                    gathering.signals,
+                    epoch=gathering.epoch,
+                    splits=shape.splits,
+                    place=self._place,
+                    shape=choice.tile,
+                )
+                for weight in weights
+            ]
         gathering.came = True
         return products, gathering
 
@@ -162,15 +194,15 @@ class DeviceTransport:
         m, n = addend.shape
         rows = m // self.size
         slot = rows * n * addend.dtype.itemsize
-        turn = self._workspace.begin(slot * self.size)
-        self._issued("reduce_scatter", slot * (self.size - 1))
-        scatter = self._scatter_product if isinstance(addend, Product) else self._scatter_copies
-        scatter(addend, turn, slot)  # type: ignore[arg-type]  # as just looked at
-        if meanwhile is not None:
-            meanwhile()
-        mine = turn.memory.addresses(turn.offset)[self.rank]
-        terms = mine + slot * torch.arange(self.size, device=addend.device)
-        return self._add(terms, (rows, n), addend, turn, _SCATTERED)
+        carried = slot * (self.size - 1)
+        with self._operation("reduce_scatter", slot * self.size, carried) as turn:
+            scatter = self._scatter_product if isinstance(addend, Product) else self._scatter_copies
+            scatter(addend, turn, slot)  # type: ignore[arg-type]  # as just looked at
+            if meanwhile is not None:
+                meanwhile()
+            mine = turn.memory.addresses(turn.offset)[self.rank]
+            terms = mine + slot * torch.arange(self.size, device=addend.device)
+            return self._add(terms, (rows, n), addend, turn, _SCATTERED)
 
     def _scatter_product(self, product: Product, turn: Turn[DevicePeerMemory], slot: int) -> None:
         """A sum of products is one product of matrices side by side."""
@@ -202,12 +234,11 @@ class DeviceTransport:
         nbytes = m * n * addend.dtype.itemsize
         if m % self.size == 0 and nbytes >= _LEAST_SCATTERED:
             return self.gather(self.reduce_scatter(addend)).whole().clone()
-        turn = self._workspace.begin(nbytes)
-        self._issued("all_reduce", nbytes)
-        addend.write(slice(0, m), turn.view(self.rank, (m, n), addend.dtype))
-        for peer in self._others():
-            turn.memory.write_signal(peer, _REDUCED + self.rank, turn.epoch)
-        return self._add(turn.memory.addresses(turn.offset), (m, n), addend, turn, _REDUCED)
+        with self._operation("all_reduce", nbytes, nbytes) as turn:
+            addend.write(slice(0, m), turn.view(self.rank, (m, n), addend.dtype))
+            for peer in self._others():
+                turn.memory.write_signal(peer, _REDUCED + self.rank, turn.epoch)
+            return self._add(turn.memory.addresses(turn.offset), (m, n), addend, turn, _REDUCED)
 
     def _add(
         self,
@@ -221,13 +252,13 @@ class DeviceTransport:
         signals = turn.memory.signals(self.rank)[first_signal:]
         return add_terms(terms, out, signals, epoch=turn.epoch, place=self._place)
 
-    def _issued(self, name: str, nbytes: int) -> None:
-        meeting = self._meet(name, nbytes)
-        with meeting:
-            pass
-        meeting.record()
+    def check(self) -> None:
+        if self._copies is not None:
+            torch.cuda.current_stream().synchronize()
+        self._watch.check()
 
     def close(self) -> None:
+        self._watch.close()
         self._workspace.close()
 
 
@@ -248,21 +279,33 @@ class DeviceGathering:
     """
 
     def __init__(
-        self, turn: Turn[DevicePeerMemory], rows: Tensor, *, place: Place, splits: int
+        self,
+        turn: Turn[DevicePeerMemory],
+        rows: Tensor,
+        *,
+        place: Place,
+        splits: int,
+        watch: PeerWatch,
     ) -> None:
         self.rows = rows
         self.epoch = turn.epoch
         self.signals = turn.memory.signals(place.rank)
         self.came = False
+        self._memory = turn.memory
+        self._watch = watch
         self._place = place
         rows_of_each = rows.shape[0] // place.size
         self._signals_of_each = -(-rows_of_each // split_rows(rows_of_each, splits))
 
     def whole(self) -> Tensor:
         if not self.came:
-            for rank in range(self._place.size):
-                if rank != self._place.rank:
-                    signals = self.signals[MAX_SPLITS * rank :]
-                    hold_stream(signals, epoch=self.epoch, count=self._signals_of_each)
+            with self._watch.following(self._memory, epoch=self.epoch, where="all_gather"):
+                self._hold()
             self.came = True
         return self.rows
+
+    def _hold(self) -> None:
+        for rank in range(self._place.size):
+            if rank != self._place.rank:
+                signals = self.signals[MAX_SPLITS * rank :]
+                hold_stream(signals, epoch=self.epoch, count=self._signals_of_each)

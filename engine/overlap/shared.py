@@ -153,6 +153,9 @@ class SharedTransport:
         meeting.record()
         return [turn.view(rank, addend.shape, addend.dtype) for rank in range(self.size)]
 
+    def check(self) -> None:
+        """Who lost a peer has been told."""
+
     def close(self) -> None:
         self._workspace.close()
 

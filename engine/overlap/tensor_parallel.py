@@ -14,7 +14,8 @@ from engine.overlap.collective import CollectiveTransport
 from engine.overlap.shared import SharedTransport
 from engine.overlap.tuning_cache import TuningCache, arch_of
 from engine.peers.memory import CHANNELS
-from engine.peers.opening import NotShared, open_shared, tell_all
+from engine.peers.opening import NotShared, open_shared, peer_processes, tell_all
+from engine.peers.watch import PeerWatch
 from engine.peers.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class TensorParallelGroup(Group):
             try:
                 if self.synchronous:
                     return self._share(process_group, timeout_s)
-                return self._reach(process_group)
+                return self._reach(process_group, timeout_s)
             except NotShared as error:
                 if choice == "shared":
                     raise
@@ -108,9 +109,9 @@ class TensorParallelGroup(Group):
             workspace, rank=self.rank, size=self.size, meet=self.meet, choices=self._choices
         )
 
-    def _reach(self, process_group: dist.ProcessGroup) -> Transport:
+    def _reach(self, process_group: dist.ProcessGroup, timeout_s: float) -> Transport:
         """On CUDA devices; kernels are imported only where there are any."""
-        from engine.overlap.device import MAX_RANKS, DeviceTransport
+        from engine.overlap.device import MAX_RANKS, DeviceTransport, latest_epochs
         from engine.peers.symmetric import open_symmetric
 
         if self.size > MAX_RANKS:
@@ -119,12 +120,19 @@ class TensorParallelGroup(Group):
         workspace: Workspace[DevicePeerMemory] = Workspace(
             lambda nbytes: open_symmetric(process_group, nbytes=nbytes, device=device)
         )
+        watch = PeerWatch(
+            ranks=self.ranks,
+            processes=peer_processes(process_group, device),
+            timeout_s=timeout_s,
+            latest=lambda signals: latest_epochs(signals, self.size),
+        )
         return DeviceTransport(
             workspace,
             rank=self.rank,
             size=self.size,
             device=device,
             meet=self.meet,
+            watch=watch,
             choices=self._choices,
         )
 
@@ -148,7 +156,18 @@ class TensorParallelGroup(Group):
         whole = self.transport.gather(tensor.reshape(1, -1)).whole()
         return whole.view(self.size, *tensor.shape).clone()
 
+    def check(self) -> None:
+        """Before results are kept: wait for them.
+
+        Raises:
+            PeerLost: they are worthless, for a rank has gone.
+        """
+        if self.size > 1:
+            self.transport.check()
+
     def close(self) -> None:
-        """Give back what the ranks have in common."""
+        """Give back what the ranks have in common, and leave the group."""
         if self.size > 1:
             self.transport.close()
+            del self.transport
+        super().close()

@@ -87,6 +87,10 @@ class Transport(Protocol):
         """All rows [M, N] of the sum over all ranks, the same bits on each of them."""
         ...
 
+    def check(self) -> None:
+        """Wait until results are there, and see that they are good."""
+        ...
+
     def close(self) -> None:
         """Give back what it holds; nothing may be called any more."""
         ...

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from torch import Tensor
 
 SIGNALS = 2048
@@ -24,6 +25,36 @@ def write_value(signals: Tensor, index: int, value: int) -> None:
     from torch._C._distributed_c10d import _SymmetricMemory
 
     _SymmetricMemory.stream_write_value32(signals, index, value)
+
+
+class HostAccess:
+    """A rank's own signals for any thread of its host, past whatever the streams wait for."""
+
+    def __init__(self, signals: Tensor) -> None:
+        self._signals = signals
+        self._stream: torch.cuda.Stream | None = None
+        if signals.device.type == "cuda":  # made now: a busy device may not let us later
+            self._stream = torch.cuda.Stream(signals.device)  # type: ignore[no-untyped-call]
+            self._poison = torch.full((SIGNALS,), POISON, dtype=torch.int32, pin_memory=True)
+            self._seen = torch.empty(SIGNALS, dtype=torch.int32, pin_memory=True)
+
+    def seen(self) -> list[int]:
+        """What they are now."""
+        if self._stream is None:
+            return self._signals.tolist()
+        with torch.cuda.stream(self._stream):
+            self._seen.copy_(self._signals, non_blocking=True)
+        self._stream.synchronize()
+        return self._seen.tolist()
+
+    def poison(self) -> None:
+        """End every wait for them."""
+        if self._stream is None:
+            self._signals.fill_(POISON)
+            return
+        with torch.cuda.stream(self._stream):
+            self._signals.copy_(self._poison, non_blocking=True)  # by the copy engine: no kernel
+        self._stream.synchronize()
 
 
 class DevicePeerMemory(Protocol):
@@ -64,6 +95,14 @@ class DevicePeerMemory(Protocol):
 
         By the copy engine's own write: a kernel could wait behind those that await the signal.
         """
+        ...
+
+    def seen(self) -> list[int]:
+        """This rank's signals now, for any thread."""
+        ...
+
+    def poison(self) -> None:
+        """End every wait for this rank's signals; for any thread."""
         ...
 
     def close(self) -> None:

@@ -44,10 +44,10 @@ def open_shared(
     mine, told = _offer(nbytes)
     segments: list[Segment] = []
     try:
-        offers = _exchange(told, process_group)
+        offers = exchange(told, process_group)
         rank = dist.get_rank(process_group)
         trouble = _trouble(offers) or _map(offers, rank, mine, nbytes, segments)
-        troubles = [str(each["why"]) for each in _exchange({"why": trouble}, process_group)]
+        troubles = [str(each["why"]) for each in exchange({"why": trouble}, process_group)]
         if any(troubles):
             raise NotShared(
                 next(filter(None, troubles)),
@@ -121,10 +121,23 @@ def tell_all(text: str, process_group: dist.ProcessGroup, device: torch.device) 
     return bytes(sent.tolist()).decode()
 
 
-def _exchange(message: dict[str, Any], process_group: dist.ProcessGroup) -> list[dict[str, Any]]:
+def peer_processes(process_group: dist.ProcessGroup, device: torch.device) -> dict[int, int]:
+    """Process ids of the other ranks, by their place, as far as they mean something here."""
+    mine = {"pid": os.getpid(), "space": process_space()}
+    told = exchange(mine, process_group, device)
+    return {
+        place: int(other["pid"])
+        for place, other in enumerate(told)
+        if other["space"] == mine["space"] and place != dist.get_rank(process_group)
+    }
+
+
+def exchange(
+    message: dict[str, Any], process_group: dist.ProcessGroup, device: torch.device | None = None
+) -> list[dict[str, Any]]:
     """What each rank tells; as JSON, for nothing from outside is ever unpickled."""
     text = json.dumps(message).encode()[:_MESSAGE].ljust(_MESSAGE)
-    sent = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    sent = torch.frombuffer(bytearray(text), dtype=torch.uint8).to(device)
     parts = [torch.empty_like(sent) for _ in range(dist.get_world_size(process_group))]
     dist.all_gather(parts, sent, group=process_group)
     return [json.loads(bytes(part.tolist())) for part in parts]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from engine.peers.device import SIGNALS, write_value
+from engine.peers.device import SIGNALS, HostAccess, write_value
 from engine.peers.opening import NotShared
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class SymmetricMemory:
         self._signals = [
             handle.get_buffer(rank, [SIGNALS], torch.int32, 0) for rank in range(self.size)
         ]
+        self._access = HostAccess(self._signals[self.rank])
 
     def view(self, rank: int, offset: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         begin = (_HEADER + offset) // dtype.itemsize
@@ -82,6 +83,12 @@ class SymmetricMemory:
     def write_signal(self, rank: int, index: int, value: int) -> None:
         write_value(self._signals[rank], index, value)
 
+    def seen(self) -> list[int]:
+        return self._access.seen()
+
+    def poison(self) -> None:
+        self._access.poison()
+
     def close(self) -> None:
         self._signals.clear()
-        del self._mine, self._handle
+        del self._access, self._mine, self._handle

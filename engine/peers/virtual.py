@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from engine.peers.device import SIGNALS, write_value
+from engine.peers.device import SIGNALS, HostAccess, write_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +50,7 @@ class VirtualMemory:
         self._signals = signals
         self._addresses = _table(buffers, device)
         self._signal_addresses = _table(signals, device)
+        self._access = HostAccess(signals[rank])
 
     def view(self, rank: int, offset: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         count = dtype.itemsize * int(torch.Size(shape).numel())
@@ -66,6 +67,12 @@ class VirtualMemory:
 
     def write_signal(self, rank: int, index: int, value: int) -> None:
         write_value(self._signals[rank], index, value)
+
+    def seen(self) -> list[int]:
+        return self._access.seen()
+
+    def poison(self) -> None:
+        self._access.poison()
 
     def close(self) -> None:
         self._buffers.clear()

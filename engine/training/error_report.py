@@ -11,6 +11,7 @@ from pathlib import Path
 from torch.distributed.elastic.multiprocessing.errors import ErrorHandler
 
 from collectors.errors import OpsuiteError
+from engine.peers.memory import PeerLost
 
 # Gloo's words when the rank at the other end is gone: that rank failed first.
 _LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
@@ -30,7 +31,7 @@ class ErrorReport(ErrorHandler):
             "timestamp": str(now_ns // 1_000_000_000),
             "time_ns": now_ns,
             "user_error": str(e) if isinstance(e, OpsuiteError) else "",
-            "lost_peer": any(words in str(e) for words in _LOST_PEER),
+            "lost_peer": isinstance(e, PeerLost) or any(words in str(e) for words in _LOST_PEER),
         }
         report = {"message": {"message": f"{type(e).__name__}: {e}", "extraInfo": extra}}
         aside = Path(f"{path}.tmp")

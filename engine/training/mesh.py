@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from collectors.settings import Settings
 from engine.devices import pick_device
-from engine.groups import Group
+from engine.groups import Group, disconnect
 from engine.overlap.tensor_parallel import TensorParallelGroup
 
 if TYPE_CHECKING:
@@ -53,6 +53,25 @@ def open_mesh(
     Gloo connects CPU ranks, NCCL GPU ranks; a single rank connects to nobody.
     """
     device = pick_device(parallel.device, local_rank, parallel.world_size)
+    if parallel.world_size > 1:
+        _connect(device)
+    mesh = _mesh(parallel, rank, device, recorder, current_step)
+    try:
+        yield mesh
+    finally:
+        for group in (mesh.tp, mesh.dp, mesh.world):
+            group.close()
+    if parallel.world_size > 1:  # not after an error: the peers may be gone
+        disconnect()
+
+
+def _mesh(
+    parallel: ParallelConfig,
+    rank: int,
+    device: torch.device,
+    recorder: Recorder,
+    current_step: CurrentStep,
+) -> Mesh:
     tp, dp = parallel.tp, parallel.dp
     members = {
         "world": range(parallel.world_size),
@@ -61,7 +80,6 @@ def open_mesh(
     }
     process_groups: dict[str, dist.ProcessGroup] = {}
     if parallel.world_size > 1:
-        _connect(device)
         grid = init_device_mesh(device.type, (dp, tp), mesh_dim_names=("dp", "tp"))
         process_groups = {axis: grid.get_group(axis) for axis in ("dp", "tp")}
     common: dict[str, Any] = {
@@ -83,12 +101,7 @@ def open_mesh(
         home=Settings.from_environment().home,
         **common,
     )
-    try:
-        yield Mesh(rank=rank, device=device, world=world, tp=tp_group, dp=dp_group)
-    finally:
-        tp_group.close()
-    if parallel.world_size > 1:  # not after an error: the peers may be gone
-        dist.destroy_process_group()
+    return Mesh(rank=rank, device=device, world=world, tp=tp_group, dp=dp_group)
 
 
 def _connect(device: torch.device) -> None:

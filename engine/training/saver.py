@@ -53,6 +53,7 @@ class Saver:
         if self._mesh.dp.rank != 0:
             return  # replicas hold the same
         state = gather_state(self._model, self._optimizer, self._mesh.tp)
+        self._mesh.tp.check()
         if self._mesh.rank != 0:
             return
         try:

@@ -59,6 +59,9 @@ class LibraryTransport:
         dist.all_reduce(term, group=self._group)
         return term
 
+    def check(self) -> None:
+        """The library tells its errors itself."""
+
     def close(self) -> None:
         """Nothing is held: the process group is its owner's."""
 
@@ -90,6 +93,9 @@ class SerialTransport:
 
     def all_reduce(self, addend: Addend) -> Tensor:
         return self._inner.all_reduce(Given(written(addend)))
+
+    def check(self) -> None:
+        self._inner.check()
 
     def close(self) -> None:
         """The inner transport is its owner's."""

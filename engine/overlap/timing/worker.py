@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from collectors.recorder import NullRecorder
 from collectors.settings import Settings
-from engine.groups import CurrentStep
+from engine.groups import CurrentStep, disconnect
 from engine.overlap.tensor_parallel import TensorParallelGroup
 from engine.overlap.timing.case import Plan
 from engine.overlap.timing.operation import Operation, check, ways_of
@@ -53,7 +53,7 @@ def main() -> None:
             out.write(json.dumps(told) + "\n")
             out.flush()
     group.close()
-    dist.destroy_process_group()
+    disconnect()
 
 
 def _settle(plan: Plan, local_rank: int) -> torch.device:
