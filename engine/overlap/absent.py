@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
+
+from engine.overlap.addend import Product
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,11 +22,17 @@ class AbsentTransport:
 
     All of the rank's own products are computed. Shards of others are this rank's, which lie there
     already; sums have one term. So results are wrong, and of the right size.
+
+    Args:
+        multiply: [M, K] times [N, K] transposed; the library's, unless given.
     """
 
-    def __init__(self, *, rank: int, size: int) -> None:
+    def __init__(
+        self, *, rank: int, size: int, multiply: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> None:
         self.rank = rank
         self.size = size
+        self._multiply = multiply
         self._there: dict[tuple[int, int, torch.dtype], Tensor] = {}
 
     def gather(self, shard: Tensor) -> AbsentGathering:
@@ -37,7 +46,8 @@ class AbsentTransport:
         self, shard: Tensor, weights: Sequence[Tensor]
     ) -> tuple[list[Tensor], AbsentGathering]:
         gathering = self.gather(shard)
-        return [torch.mm(gathering.whole(), weight.t()) for weight in weights], gathering
+        multiply = self._multiply or _library_product
+        return [multiply(gathering.whole(), weight) for weight in weights], gathering
 
     def reduce_scatter(self, addend: Addend, meanwhile: Callable[[], None] | None = None) -> Tensor:
         if meanwhile is not None:
@@ -46,6 +56,8 @@ class AbsentTransport:
         return self.all_reduce(addend)[self.rank * rows : (self.rank + 1) * rows]
 
     def all_reduce(self, addend: Addend) -> Tensor:
+        if self._multiply is not None and isinstance(addend, Product):
+            return reduce(torch.add, (self._multiply(a, b.t()) for a, b in addend.factors))
         total = torch.empty(addend.shape, dtype=addend.dtype, device=addend.device)
         addend.write(slice(0, addend.shape[0]), total)
         return total
@@ -55,6 +67,10 @@ class AbsentTransport:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _library_product(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.mm(x, weight.t())
 
 
 class AbsentGathering:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from engine.overlap.precision import result_dtype
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -13,14 +15,18 @@ if TYPE_CHECKING:
 
 
 class Product:
-    """The sum of products a_i [M, K_i] times b_i [K_i, N]."""
+    """The sum of products a_i [M, K_i] times b_i [K_i, N].
+
+    Attributes:
+        operands: the type of these; ``dtype`` is that of the sum.
+    """
 
     def __init__(self, factors: Sequence[tuple[Tensor, Tensor]]) -> None:
         self.factors = tuple(factors)
         a, b = factors[0]
         self.shape = (a.shape[0], b.shape[1])
         self.depth = sum(a.shape[1] for a, _ in factors)
-        self.dtype, self.device = a.dtype, a.device
+        self.operands, self.dtype, self.device = a.dtype, result_dtype(a.dtype), a.device
 
     def write(self, rows: slice, out: Tensor) -> None:
         (a, b), *more = self.factors

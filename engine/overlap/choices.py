@@ -37,7 +37,8 @@ class Choice:
     """How to do it.
 
     Attributes:
-        in_parts: whether each rank's rows are multiplied by themselves; CPU only.
+        in_parts: whether each rank's rows are multiplied by themselves (CPU), and whether sums over
+            all rows are scattered and gathered, not made whole by every rank.
         tile, communication: of the kernels; CUDA only.
     """
 

@@ -19,10 +19,12 @@ from engine.overlap.kernels.launching import (
     add_terms,
     gathered_rows_product,
     hold_stream,
+    product,
     product_to_owners,
     split_rows,
 )
 from engine.overlap.kernels.tile_shape import MAX_SPLITS, CommunicationShape
+from engine.overlap.precision import FP8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +42,7 @@ MAX_RANKS = 32
 _READY = MAX_RANKS * MAX_SPLITS  # a rank's shard can be fetched
 _SCATTERED = _READY + MAX_RANKS  # a rank has stored all of its terms here
 _REDUCED = _SCATTERED + MAX_RANKS  # a rank's term can be read
-_LEAST_SCATTERED = 1 << 20  # bytes; smaller sums are made whole by every rank
+_LEAST_SCATTERED = 1 << 20  # bytes; unless tuned, smaller sums are made whole by every rank
 
 
 def latest_epochs(signals: Sequence[int], size: int) -> list[int]:
@@ -204,10 +206,10 @@ class DeviceTransport:
             terms = mine + slot * torch.arange(self.size, device=addend.device)
             return self._add(terms, (rows, n), addend, turn, _SCATTERED)
 
-    def _scatter_product(self, product: Product, turn: Turn[DevicePeerMemory], slot: int) -> None:
+    def _scatter_product(self, addend: Product, turn: Turn[DevicePeerMemory], slot: int) -> None:
         """A sum of products is one product of matrices side by side."""
-        a, b = _side_by_side(product)
-        sizes = Sizes.of("reduce_scatter", *product.shape, product.depth, product.dtype)
+        a, b = _side_by_side(addend)
+        sizes = Sizes.of("reduce_scatter", *addend.shape, addend.depth, addend.operands)
         choice = self.choices.of(sizes) or Choice()
         product_to_owners(
             a,
@@ -232,13 +234,24 @@ class DeviceTransport:
     def all_reduce(self, addend: Addend) -> Tensor:
         m, n = addend.shape
         nbytes = m * n * addend.dtype.itemsize
-        if m % self.size == 0 and nbytes >= _LEAST_SCATTERED:
+        depth = addend.depth
+        choice = self.choices.of(Sizes.of("all_reduce", m, n, depth, addend.dtype)) or Choice()
+        in_parts = nbytes >= _LEAST_SCATTERED if choice.in_parts is None else choice.in_parts
+        if m % self.size == 0 and in_parts:
             return self.gather(self.reduce_scatter(addend)).whole().clone()
         with self._operation("all_reduce", nbytes, nbytes) as turn:
-            addend.write(slice(0, m), turn.view(self.rank, (m, n), addend.dtype))
+            self._write(addend, turn.view(self.rank, (m, n), addend.dtype))
             for peer in self._others():
                 turn.memory.write_signal(peer, _REDUCED + self.rank, turn.epoch)
             return self._add(turn.memory.addresses(turn.offset), (m, n), addend, turn, _REDUCED)
+
+    def _write(self, addend: Addend, out: Tensor) -> None:
+        """All of it; torch multiplies fp8 only where scales come with it."""
+        if isinstance(addend, Product) and addend.operands == FP8:
+            a, b = _side_by_side(addend)
+            out.copy_(product(a, b.t()))
+        else:
+            addend.write(slice(0, addend.shape[0]), out)
 
     def _add(
         self,

@@ -61,18 +61,20 @@ class Search:
         return min(self._left, key=self.seconds)
 
 
-def cpu_choices() -> list[Choice]:
-    """Of CPU ranks: all rows at once, or each rank's by themselves."""
+def part_choices() -> list[Choice]:
+    """All rows at once, or each rank's by themselves."""
     return [Choice(in_parts=False), Choice(in_parts=True)]
 
 
 def cuda_choices(operation: Operation, itemsize: int, shared_limit: int) -> list[Choice]:
-    """Of CUDA ranks: tiles, and for what is gathered also how it travels.
+    """Of CUDA ranks: tiles, and for what is gathered also how it travels; how sums are made.
 
     Args:
         itemsize: bytes of an element of the operands.
         shared_limit: bytes of shared memory that a program may have.
     """
+    if operation == "all_reduce":
+        return part_choices()
     tiles = list(candidates(itemsize, shared_limit))
     if operation != "all_gather_matmul":
         return [Choice(tile=tile) for tile in tiles]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from collectors.errors import RunFailed, UsageError
-from engine.overlap.timing.case import Case, Plan
+from engine.overlap.timing.case import ALONE, Case, Plan
 from opsuite.bench.options import BenchOptions
 from opsuite.bench.result import Row
 from opsuite.bench.rounds import interval_of, ratio_interval
@@ -144,24 +144,30 @@ def efficiency(fused: Sequence[float], serial: Sequence[float], gemm: Sequence[f
     return 1 - left / to_hide if to_hide > 0 else 1.0
 
 
+def product_alone(seconds: Seconds) -> Sequence[float]:
+    """The best that there is without splitting: the library's, or ours."""
+    return min((seconds[way] for way in ALONE if way in seconds), key=median)
+
+
 def share_of_communication(seconds: Seconds) -> float:
     """Of the library's serial way."""
-    return 1 - median(seconds["gemm"]) / median(seconds["serial"])
+    return 1 - median(product_alone(seconds)) / median(seconds["serial"])
 
 
 def _row(case: Case, seconds: Seconds) -> Row:
     share = share_of_communication(seconds)
-    value = efficiency(seconds["fused"], seconds["serial"], seconds["gemm"])
-    own = efficiency(seconds["fused"], seconds["serial_own"], seconds["gemm"])
+    fused, serial, alone = seconds["fused"], seconds["serial"], product_alone(seconds)
+    value = efficiency(fused, serial, alone)
+    own = efficiency(fused, seconds["serial_own"], alone)
     target = _target(case, share)
     times = ", ".join(f"{way} {median(each) * 1e3:.3f}" for way, each in seconds.items())
-    speed = median(seconds["serial"]) / median(seconds["fused"])
+    speed = median(serial) / median(fused)
     return Row(
         name=str(case),
         value=value,
         unit="E",
-        rounds=len(seconds["fused"]),
-        interval=interval_of(efficiency, *(seconds[w] for w in ("fused", "serial", "gemm"))),
+        rounds=len(fused),
+        interval=interval_of(efficiency, fused, serial, alone),
         target="" if target is None else f">= {target}",
         met=None if target is None else value >= target,
         note=f"communication {share:.0%} of serial; {speed:.2f}x of it; E {own:.2f} against our own"

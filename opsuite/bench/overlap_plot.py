@@ -6,7 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from collectors.errors import StorageError, UsageError
-from opsuite.bench.overlap import efficiency
+from opsuite.bench.overlap import efficiency, product_alone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,12 +33,12 @@ def draw(timed: Sequence[tuple[Case, Mapping[str, Sequence[float]]]], to: Path) 
     lines: dict[str, list[tuple[int, float, float]]] = {}
     for case, seconds in timed:
         label = f"{case.operator} {case.direction} n={case.n} k={case.k}"
-        ways = (seconds[way] for way in ("fused", "serial", "gemm"))
-        speed = median(seconds["serial"]) / median(seconds["fused"])
-        lines.setdefault(label, []).append((case.m, efficiency(*ways), speed))
+        fused, serial = seconds["fused"], seconds["serial"]
+        hidden = efficiency(fused, serial, product_alone(seconds))
+        lines.setdefault(label, []).append((case.m, hidden, median(serial) / median(fused)))
     for label, points in lines.items():
-        rows, hidden, speeds = zip(*sorted(points), strict=True)
-        left.plot(rows, hidden, marker="o", label=label)
+        rows, shares, speeds = zip(*sorted(points), strict=True)
+        left.plot(rows, shares, marker="o", label=label)
         right.plot(rows, speeds, marker="o")
     for axes, title in ((left, "overlap efficiency"), (right, "speed-up over serial")):
         axes.set(title=title, xlabel="m (rows)", xscale="log")

@@ -16,17 +16,13 @@ from engine.overlap.kernels.products import (
     sum_of_terms,
 )
 from engine.overlap.kernels.tile_shape import MAX_SPLITS, TileShape, default_shape
+from engine.overlap.precision import result_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _SUM_BLOCK = 1024
 _OF_DTYPE = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
-
-
-def result_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Of products of operands of ``dtype``: bf16 where that is fp8."""
-    return torch.bfloat16 if dtype == torch.float8_e4m3fn else dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,10 @@ Direction = Literal["forward", "forward_backward"]
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 
-WAYS = ("gemm", "serial", "serial_own", "chunked", "fused")
-"""The product alone, with all of its operands there; the library's collective and the library's
-product, one after the other; our transport and the product, one after the other; the library's
-collective in chunks beside the product; the fused operator."""
+OWN_PRODUCT = "gemm_own"
+ALONE = ("gemm", OWN_PRODUCT)
+"""Ways that are the product alone, with all of its operands there: the library's and our kernel's
+(on devices only)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

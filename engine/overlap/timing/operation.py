@@ -10,7 +10,7 @@ import torch
 from engine.overlap import operators
 from engine.overlap.absent import AbsentTransport
 from engine.overlap.collective import CollectiveTransport
-from engine.overlap.timing.case import WAYS
+from engine.overlap.timing.case import ALONE, OWN_PRODUCT
 from engine.overlap.timing.serial import LibraryTransport, SerialTransport
 
 if TYPE_CHECKING:
@@ -35,8 +35,12 @@ class Way:
 
 
 def ways_of(group: TensorParallelGroup) -> dict[str, Way]:
-    """All of :data:`~engine.overlap.timing.case.WAYS` for a group; gathered rows are kept where
-    gathering again costs more than memory."""
+    """The ways to compare, by name: the product alone; the library's collective and product, one
+    after the other; our transport and the product, one after the other; the library's collective in
+    chunks beside the product; the fused operator; on devices, our own product alone.
+
+    Gathered rows are kept where gathering again costs more than memory.
+    """
     assert group.process_group is not None
     library = LibraryTransport(group.process_group)
     transports: dict[str, Transport] = {
@@ -46,8 +50,17 @@ def ways_of(group: TensorParallelGroup) -> dict[str, Way]:
         "chunked": CollectiveTransport(group.process_group, meet=group.meet),
         "fused": group.transport,
     }
+    if not group.synchronous:
+        from engine.overlap.kernels.launching import product
+
+        transports[OWN_PRODUCT] = AbsentTransport(
+            rank=group.rank, size=group.size, multiply=product
+        )
     kept = {"serial", "chunked"}
-    return {name: Way(transport=transports[name], keep_gathered=name in kept) for name in WAYS}
+    return {
+        name: Way(transport=transport, keep_gathered=name in kept)
+        for name, transport in transports.items()
+    }
 
 
 class Operation:
@@ -111,4 +124,6 @@ def _expected_rows(
 
 def check(operation: Operation, ways: Mapping[str, Way]) -> list[str]:
     """The ways whose result is wrong; that of the product alone is meant to be."""
-    return [n for n, way in ways.items() if n != "gemm" and not operation.is_right(operation(way))]
+    return [
+        n for n, way in ways.items() if n not in ALONE and not operation.is_right(operation(way))
+    ]

@@ -11,7 +11,7 @@ from engine.overlap.choices import Choices, Sizes
 from engine.overlap.device import DeviceTransport
 from engine.overlap.kernels.tile_shape import LEAST_SHARED, SHARED_LIMITS
 from engine.overlap.shared import SharedTransport
-from engine.overlap.tuning import Search, cpu_choices, cuda_choices
+from engine.overlap.tuning import Search, cuda_choices, part_choices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ def tune(
 
 def _candidates(sizes: Sizes, dtype: torch.dtype, device: torch.device) -> list[Choice]:
     if device.type == "cpu":
-        return cpu_choices()
+        return part_choices()
     major, minor = torch.cuda.get_device_capability(device)
     limit = SHARED_LIMITS.get(10 * major + minor, LEAST_SHARED)
     return cuda_choices(sizes.operation, dtype.itemsize, limit)

@@ -15,7 +15,7 @@ import torch
 
 from engine.overlap.choices import Choice, Choices, Sizes
 from engine.overlap.kernels.tile_shape import SHARED_LIMITS, CommunicationShape
-from engine.overlap.tuning import Search, cpu_choices, cuda_choices
+from engine.overlap.tuning import Search, cuda_choices, part_choices
 from engine.overlap.tuning_cache import TuningCache, arch_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def test_every_choice_fits_the_device() -> None:
             for choice in cuda_choices("all_gather_matmul", itemsize, limit):
                 assert choice.tile is not None
                 assert choice.tile.shared_bytes(itemsize) <= limit
-    assert len(set(cpu_choices())) == 2
+    assert len(set(part_choices())) == 2
 
 
 def test_choices_are_kept_for_their_device_and_libraries(tmp_path: Path) -> None:
