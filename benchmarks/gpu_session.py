@@ -65,6 +65,8 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--budget-s", type=float, default=540.0)
     arguments = parser.parse_args()
+    if not (arguments.dry_run or torch.cuda.is_available()):
+        parser.error("there is no GPU that torch can use; --dry-run needs none")
     session = Session(
         device=torch.device("cpu" if arguments.dry_run else "cuda"),
         dry=arguments.dry_run,

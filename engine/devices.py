@@ -23,7 +23,7 @@ def pick_device(choice: DeviceChoice = "auto", local_rank: int = 0, ranks: int =
     if gpus < ranks:
         raise UsageError(
             f"{ranks} rank(s) on cuda, and this machine has {gpus} usable GPU(s)",
-            where="parallel.device",
-            remedy="set parallel.device to cpu, or start fewer ranks",
+            where="the device",
+            remedy="compute on cpu, or start fewer ranks",
         )
     return torch.device("cuda", local_rank)

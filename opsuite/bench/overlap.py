@@ -46,6 +46,7 @@ def measure(rounds: int, options: BenchOptions | None = None) -> list[Row]:
     """All cases in one run of the ranks."""
     options = options or BenchOptions()
     cases = _cases(options)
+    _require(options)
     plan = Plan(cases=cases, rounds=rounds, device=options.device, tune=options.tune)
     timed = _timed(plan, options.ranks)
     rows = [_row(case, seconds) for case, seconds in timed]
@@ -54,6 +55,18 @@ def measure(rounds: int, options: BenchOptions | None = None) -> list[Row]:
 
         draw(timed, options.plot)
     return [*rows, _slower_row(timed)]
+
+
+def _require(options: BenchOptions) -> None:
+    """Raises UsageError where something is missing that is needed later."""
+    if options.device == "cuda":
+        from engine.devices import pick_device
+
+        pick_device("cuda", ranks=options.ranks)
+    if options.plot is not None:
+        from opsuite.bench.overlap_plot import require_drawing
+
+        require_drawing(options.plot)
 
 
 def _cases(options: BenchOptions) -> tuple[Case, ...]:

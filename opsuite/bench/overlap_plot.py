@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -15,19 +16,28 @@ if TYPE_CHECKING:
     from engine.overlap.timing.case import Case
 
 
+def require_drawing(to: Path) -> None:
+    """Look before minutes of measuring.
+
+    Raises:
+        UsageError: matplotlib is not installed, or there is no such folder.
+    """
+    if find_spec("matplotlib") is None:
+        raise UsageError(
+            "drawing needs matplotlib", where="--plot", remedy="pip install matplotlib"
+        )
+    if not to.absolute().parent.is_dir():
+        raise UsageError("there is no such folder", where=f"--plot {to}", remedy="make it first")
+
+
 def draw(timed: Sequence[tuple[Case, Mapping[str, Sequence[float]]]], to: Path) -> None:
     """A line for each operator, direction and weight.
 
     Raises:
-        UsageError: matplotlib is not installed.
         StorageError: the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError(
-            "drawing needs matplotlib", where="--plot", remedy="pip install matplotlib"
-        ) from None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(13, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     lines: dict[str, list[tuple[int, float, float]]] = {}
