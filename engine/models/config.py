@@ -24,6 +24,12 @@ class ModelConfig(Config):
     rope_theta: float = Field(default=10000.0, gt=0, description="rotary base")
     norm_eps: float = Field(default=1e-5, gt=0, lt=1, description="of RMSNorm")
     tie_embeddings: bool = Field(default=False, description="one matrix for input and output")
+    window: int = Field(
+        default=0, ge=0, le=4_194_304, description="tokens that attention looks back; 0: all"
+    )
+    parallel_block: bool = Field(
+        default=False, description="attention and MLP side by side, after one norm (MegaScale)"
+    )
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:

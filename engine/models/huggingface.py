@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _MAX_JSON_BYTES = 64 << 20
+_LLAMA, _MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"
+_PARALLEL = "OpsuiteParallelForCausalLM"
 _END_OF_TEXT = "<|endoftext|>"
 
 
 def save_pretrained(
     directory: Path, config: ModelConfig, state: Mapping[str, Tensor], tokenizer_json: str | None
 ) -> None:
-    """Write a directory that ``transformers`` loads as a Llama model.
+    """Write a directory that ``transformers`` loads as a Llama, or as a Mistral where attention has
+    a window; what has parallel blocks only opsuite loads.
 
     Args:
         directory: exists already; whoever publishes it renames it when it is whole.
@@ -92,8 +95,7 @@ def load_config(directory: Path) -> ModelConfig:
 def _config_to_json(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Any]:
     dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        **_kind(config),
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.n_layers,
@@ -115,6 +117,17 @@ def _config_to_json(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[st
     }
 
 
+def _kind(config: ModelConfig) -> dict[str, Any]:
+    """A Llama; with a window, a Mistral; with parallel blocks, none that others know."""
+    if config.parallel_block:
+        name = {"architectures": [_PARALLEL], "model_type": "opsuite"}
+        return name | {"sliding_window": config.window or None}
+    if config.window:
+        name = {"architectures": [_MISTRAL], "model_type": "mistral"}
+        return name | {"sliding_window": config.window}
+    return {"architectures": [_LLAMA], "model_type": "llama"}
+
+
 def _config_from_json(data: dict[str, Any], path: Path) -> ModelConfig:
     _require_supported(data, path)
     heads = data.get("num_attention_heads")
@@ -131,6 +144,8 @@ def _config_from_json(data: dict[str, Any], path: Path) -> ModelConfig:
             rope_theta=data.get("rope_theta", rope.get("rope_theta", 10000.0)),
             norm_eps=data["rms_norm_eps"],
             tie_embeddings=data.get("tie_word_embeddings", False),
+            window=data.get("sliding_window") or 0,
+            parallel_block=data["architectures"] == [_PARALLEL],
         )
     except KeyError as missing:
         raise DataError(f"the model's config lacks {missing}", where=str(path)) from None
@@ -147,11 +162,11 @@ def _config_from_json(data: dict[str, Any], path: Path) -> ModelConfig:
 
 def _require_supported(data: dict[str, Any], path: Path) -> None:
     architectures = data.get("architectures") or []
-    if architectures != ["LlamaForCausalLM"]:
+    if architectures not in ([_LLAMA], [_MISTRAL], [_PARALLEL]):
         raise DataError(
             f"cannot run a model of architecture {architectures or 'unknown'}",
             where=str(path),
-            remedy="give a model whose architecture is LlamaForCausalLM",
+            remedy=f"give a model whose architecture is {_LLAMA} or {_MISTRAL}",
         )
     rope_type = (data.get("rope_parameters") or data.get("rope_scaling") or {}).get(
         "rope_type", "default"

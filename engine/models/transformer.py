@@ -14,14 +14,18 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
+from engine.models.attention import causal_attention
 from engine.overlap.linear import (
     ColumnParallelLinear,
     RowParallelLinear,
     VocabParallelEmbedding,
     column_parallel,
+    row_parallel,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from engine.models.config import ModelConfig
     from engine.overlap.tensor_parallel import TensorParallelGroup
 
@@ -99,26 +103,27 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
+        self.window = config.window
         kv_size = config.n_kv_heads * config.head_dim
         self.q_proj = ColumnParallelLinear(config.hidden_size, config.hidden_size, tp)
         self.k_proj = ColumnParallelLinear(config.hidden_size, kv_size, tp)
         self.v_proj = ColumnParallelLinear(config.hidden_size, kv_size, tp)
         self.o_proj = RowParallelLinear(config.hidden_size, config.hidden_size, tp)
 
-    def forward(self, x: Tensor, this: Pass) -> Tensor:
-        """``[T, D]`` to ``[T, D]``."""
-        q, k, v = (
-            each.view(*this.shape, -1, self.head_dim).transpose(1, 2)
-            for each in column_parallel(x, self.q_proj, self.k_proj, self.v_proj, split=this.split)
-        )
+    @property
+    def inputs(self) -> tuple[ColumnParallelLinear, ...]:
+        """What is made of a layer's input: queries, keys, values."""
+        return self.q_proj, self.k_proj, self.v_proj
+
+    def attend(self, made: Sequence[Tensor], this: Pass) -> Tensor:
+        """``inputs``' products, each [B S, ...], to this rank's heads [B S, Hq Dh]."""
+        q, k, v = (each.view(*this.shape, -1, self.head_dim).transpose(1, 2) for each in made)
         q, k = rotate(q, *this.rotary), rotate(k, *this.rotary)
         if this.cache is None:
-            grouped = q.shape[1] != k.shape[1]
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+            out = causal_attention(q, k, v, window=self.window)
         else:
             out = this.cache.attend(self.layer, q, k, v)
-        heads = out.transpose(1, 2).flatten(2).flatten(0, 1)
-        return cast("Tensor", self.o_proj(heads, split=this.split))
+        return out.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 class MLP(nn.Module):
@@ -130,14 +135,19 @@ class MLP(nn.Module):
         self.up_proj = ColumnParallelLinear(config.hidden_size, config.intermediate_size, tp)
         self.down_proj = RowParallelLinear(config.intermediate_size, config.hidden_size, tp)
 
-    def forward(self, x: Tensor, this: Pass) -> Tensor:
-        """``[T, D]`` to ``[T, D]``."""
-        gate, up = column_parallel(x, self.gate_proj, self.up_proj, split=this.split)
-        return cast("Tensor", self.down_proj(F.silu(gate) * up, split=this.split))
+    @property
+    def inputs(self) -> tuple[ColumnParallelLinear, ...]:
+        """What is made of a layer's input: gates, and what they let through."""
+        return self.gate_proj, self.up_proj
+
+    def gated(self, made: Sequence[Tensor]) -> Tensor:
+        """``inputs``' products to what :attr:`down_proj` takes."""
+        gate, up = made
+        return F.silu(gate) * up
 
 
 class Block(nn.Module):
-    """One pre-norm decoder layer."""
+    """One pre-norm decoder layer: attention, then the MLP."""
 
     def __init__(self, config: ModelConfig, layer: int, tp: TensorParallelGroup | None) -> None:
         super().__init__()
@@ -147,8 +157,31 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
 
     def forward(self, x: Tensor, this: Pass) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), this)
-        return cast("Tensor", x + self.mlp(self.post_attention_layernorm(x), this))
+        made = column_parallel(self.input_layernorm(x), *self.self_attn.inputs, split=this.split)
+        x = x + self.self_attn.o_proj(self.self_attn.attend(made, this), split=this.split)
+        made = column_parallel(self.post_attention_layernorm(x), *self.mlp.inputs, split=this.split)
+        return cast("Tensor", x + self.mlp.down_proj(self.mlp.gated(made), split=this.split))
+
+
+class ParallelBlock(nn.Module):
+    """Attention and MLP side by side: ``x + MLP(LN(x)) + Attention(LN(x))`` (MegaScale, 3.1).
+
+    Tokens are gathered once and reduced once, where :class:`Block` does each twice.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int, tp: TensorParallelGroup | None) -> None:
+        super().__init__()
+        self.self_attn = Attention(config, layer, tp)
+        self.mlp = MLP(config, tp)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+
+    def forward(self, x: Tensor, this: Pass) -> Tensor:
+        attention, mlp = self.self_attn, self.mlp
+        layers = (*attention.inputs, *mlp.inputs)
+        made = column_parallel(self.input_layernorm(x), *layers, split=this.split)
+        split_at = len(attention.inputs)
+        heads, gated = attention.attend(made[:split_at], this), mlp.gated(made[split_at:])
+        return x + row_parallel((heads, attention.o_proj), (gated, mlp.down_proj), split=this.split)
 
 
 class Decoder(nn.Module):
@@ -157,7 +190,8 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig, tp: TensorParallelGroup | None) -> None:
         super().__init__()
         self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size, tp)
-        self.layers = nn.ModuleList(Block(config, i, tp) for i in range(config.n_layers))
+        kind = ParallelBlock if config.parallel_block else Block
+        self.layers = nn.ModuleList(kind(config, i, tp) for i in range(config.n_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.rotary = RotaryPositions(config)
 

@@ -10,6 +10,7 @@ tokens between layers (see :mod:`engine.overlap.operators`); else every rank hol
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -19,8 +20,8 @@ from torch import nn
 from engine.overlap.operators import (
     all_gather_matmul,
     all_reduce,
-    matmul_all_reduce,
-    matmul_reduce_scatter,
+    matmuls_all_reduce,
+    matmuls_reduce_scatter,
     reduce_scatter,
     replicated_matmul,
 )
@@ -75,10 +76,7 @@ class RowParallelLinear(ShardedLayer):
 
     def forward(self, x: Tensor, *, split: bool = False) -> Tensor:
         """``[tokens, in_features / tp]`` to ``[tokens (/ tp if split), out_features]``."""
-        if self.tp is None:
-            return F.linear(x, self.weight)
-        operator = matmul_reduce_scatter if split else matmul_all_reduce
-        return operator(x, self.weight, self.tp)
+        return row_parallel((x, self), split=split)
 
 
 class VocabParallelEmbedding(ShardedLayer):
@@ -112,3 +110,12 @@ def column_parallel(
         return tuple(F.linear(x, weight) for weight in weights)
     operator = all_gather_matmul if split else replicated_matmul
     return operator(x, weights, tp)
+
+
+def row_parallel(*pairs: tuple[Tensor, RowParallelLinear], split: bool = False) -> Tensor:
+    """The sum of several row-parallel layers, each of its own input: one reducing serves all."""
+    tp, factors = pairs[0][1].tp, [(x, layer.weight) for x, layer in pairs]
+    if tp is None:
+        return reduce(torch.add, (F.linear(x, weight) for x, weight in factors))
+    operator = matmuls_reduce_scatter if split else matmuls_all_reduce
+    return operator(factors, tp)

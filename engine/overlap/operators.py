@@ -55,13 +55,23 @@ def all_gather_matmul(
 
 def matmul_reduce_scatter(x: Tensor, weight: Tensor, group: OverGroup) -> Tensor:
     """This rank's tokens [M/R, N] of the sum over ranks of ``x`` [M, K] ``weight`` [N, K]^T."""
-    made: Tensor = _MatmulReduceScatter.apply(x, weight, group)  # type: ignore[no-untyped-call]
+    return matmuls_reduce_scatter([(x, weight)], group)
+
+
+def matmuls_reduce_scatter(factors: Sequence[tuple[Tensor, Tensor]], group: OverGroup) -> Tensor:
+    """The same of a sum of products, x_i [M, K_i] and w_i [N, K_i]."""
+    made: Tensor = _MatmulReduceScatter.apply(group, *_flat(factors))  # type: ignore[no-untyped-call]
     return made
 
 
 def matmul_all_reduce(x: Tensor, weight: Tensor, group: OverGroup) -> Tensor:
-    """All tokens [M, N] of that sum, on every rank."""
-    made: Tensor = _MatmulAllReduce.apply(x, weight, group)  # type: ignore[no-untyped-call]
+    """All tokens [M, N] of that sum over ranks, on every rank."""
+    return matmuls_all_reduce([(x, weight)], group)
+
+
+def matmuls_all_reduce(factors: Sequence[tuple[Tensor, Tensor]], group: OverGroup) -> Tensor:
+    """The same of a sum of products."""
+    made: Tensor = _MatmulAllReduce.apply(group, *_flat(factors))  # type: ignore[no-untyped-call]
     return made
 
 
@@ -119,31 +129,45 @@ def _scattered(group: OverGroup, grads: Any, weights: Any, meanwhile: Any) -> Te
     return group.transport.reduce_scatter(product, meanwhile)
 
 
+def _flat(factors: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    return [tensor for pair in factors for tensor in pair]
+
+
+def _transposed(tensors: Sequence[Tensor]) -> Product:
+    """Of x_0, w_0, x_1, w_1, ...: the sum of x_i times w_i transposed."""
+    pairs = zip(tensors[::2], tensors[1::2], strict=True)
+    return Product([(x, weight.t()) for x, weight in pairs])
+
+
 class _MatmulReduceScatter(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, group: OverGroup) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, group: OverGroup, *tensors: Tensor) -> Tensor:  # noqa: ANN401
         ctx.group = group
-        ctx.save_for_backward(x, weight)
-        return group.transport.reduce_scatter(Product([(x, weight.t())]))
+        ctx.save_for_backward(*tensors)
+        return group.transport.reduce_scatter(_transposed(tensors))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None]:  # noqa: ANN401
-        x, weight = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        tensors = ctx.saved_tensors
         shard = grads[0].contiguous()
-        [of_x], gathering = ctx.group.transport.all_gather_matmul(shard, [weight.t()])
-        return of_x, gathering.whole().t() @ x, None
+        weights = [weight.t() for weight in tensors[1::2]]
+        of_xs, gathering = ctx.group.transport.all_gather_matmul(shard, weights)
+        grad = gathering.whole().t()
+        pairs = zip(of_xs, tensors[::2], strict=True)
+        return None, *(each for of_x, x in pairs for each in (of_x, grad @ x))
 
 
 class _MatmulAllReduce(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, group: OverGroup) -> Tensor:  # noqa: ANN401
-        ctx.save_for_backward(x, weight)
-        return group.transport.all_reduce(Product([(x, weight.t())]))
+    def forward(ctx: Any, group: OverGroup, *tensors: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(*tensors)
+        return group.transport.all_reduce(_transposed(tensors))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None]:  # noqa: ANN401
-        x, weight = ctx.saved_tensors
-        return grads[0] @ weight, grads[0].t() @ x, None
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        tensors, grad = ctx.saved_tensors, grads[0]
+        pairs = zip(tensors[::2], tensors[1::2], strict=True)
+        return None, *(each for x, weight in pairs for each in (grad @ weight, grad.t() @ x))
 
 
 class _ReplicatedMatmul(torch.autograd.Function):

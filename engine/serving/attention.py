@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor
 
+from engine.models.attention import causal_attention
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,8 +31,7 @@ class PrefillAttention:
         length = k.shape[2]
         self._cache.keys[layer][self._row, :, :length] = k[0]
         self._cache.values[layer][self._row, :, :length] = v[0]
-        grouped = q.shape[1] != k.shape[1]
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+        return causal_attention(q, k, v, window=self._cache.window)
 
 
 class DecodeAttention:
@@ -50,9 +51,10 @@ class DecodeAttention:
         self.positions = torch.tensor(lengths, device=device)
         """Where each new token stands, [B]."""
         self._view = slice(0, len(rows)) if rows == list(range(len(rows))) else self._rows
-        beyond = torch.arange(self._span, device=device) > self.positions[:, None]
-        mask = torch.zeros(beyond.shape, device=device, dtype=dtype)
-        self._mask = mask.masked_fill_(beyond, float("-inf"))[:, None, None]
+        back = self.positions[:, None] - torch.arange(self._span, device=device)
+        unseen = (back < 0) | (back >= (cache.window or self._span))
+        mask = torch.zeros(unseen.shape, device=device, dtype=dtype)
+        self._mask = mask.masked_fill_(unseen, float("-inf"))[:, None, None]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Shapes: q [B, Hq, 1, Dh], k and v [B, Hkv, 1, Dh]; returns [B, Hq, 1, Dh]."""

@@ -22,6 +22,9 @@ class KeyValueCache:
     Args:
         max_batch: number of rows.
         max_len: tokens of one row.
+
+    Attributes:
+        window: tokens that attention looks back; 0: all. Older ones are kept all the same.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class KeyValueCache:
         self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layers)]
         self.values = [torch.zeros_like(keys) for keys in self.keys]
         self.max_len = max_len
+        self.window = config.window
         self._max_batch = max_batch
         self._rows: list[int] = []  # row -> request
         self._row_of: dict[int, int] = {}

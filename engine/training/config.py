@@ -30,8 +30,11 @@ class TrainConfig(Config):
 
 
 class OptimizerConfig(Config):
-    """AdamW with a linear warm-up and a cosine decay."""
+    """AdamW or LAMB, with a linear warm-up and a cosine decay."""
 
+    rule: Literal["adamw", "lamb"] = Field(
+        "adamw", description="lamb: steps as long as each tensor's norm says, for large batches"
+    )
     lr: float = Field(1e-3, gt=0, le=10, description="learning rate after the warm-up")
     min_lr: float = Field(1e-4, ge=0, le=10, description="learning rate at the end")
     warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up")

@@ -1,14 +1,15 @@
-"""AdamW over sharded parameters: its schedule, its global gradient norm, its gradient buckets."""
+"""AdamW or LAMB over sharded parameters: schedule, global gradient norm, gradient buckets."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from engine.models.sharding import shard_dim
+from engine.training.lamb import Lamb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,12 @@ def learning_rate(step: int, config: OptimizerConfig, decay_steps: int) -> float
 
 
 class Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) with warm-up, cosine decay and a global gradient limit."""
+    """AdamW (Loshchilov & Hutter 2019) or LAMB, with warm-up, cosine decay and a global gradient
+    limit.
+
+    Attributes:
+        rule: torch's optimizer, which holds the moments.
+    """
 
     def __init__(
         self, model: nn.Module, config: OptimizerConfig, *, decay_steps: int, tp: Group
@@ -48,18 +54,31 @@ class Optimizer:
         everything = list(self.parameters.values())
         matrices = [p for p in everything if p.dim() >= 2]
         vectors = [p for p in everything if p.dim() < 2]
-        self.adamw = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": config.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
-            eps=config.eps,
-            fused=True,
+        self.rule = self._rule(
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
         )
         self._sharded = [p for p in everything if shard_dim(p) is not None]
         self._replicated = [p for p in everything if shard_dim(p) is None]
+
+    def _rule(self, matrices: dict[str, Any], vectors: dict[str, Any]) -> torch.optim.Optimizer:
+        config = self._config
+        common: dict[str, Any] = {
+            "lr": config.lr,
+            "betas": (config.beta1, config.beta2),
+            "eps": config.eps,
+        }
+        if config.rule == "adamw":
+            return torch.optim.AdamW([matrices, vectors], **common, fused=True)
+        groups = [matrices, {**vectors, "adapts": False}]
+        return Lamb(groups, **common, whole_squares=self._whole_squares)
+
+    def _whole_squares(self, parameters: Sequence[Tensor], squares: Tensor) -> Tensor:
+        """Shards are summed over tp, what every rank holds counts once."""
+        whole = [shard_dim(each) is None for each in parameters]
+        if self._tp.rank:
+            squares[..., torch.tensor(whole, device=squares.device)] = 0
+        return self._tp.all_reduce(squares)
 
     def step(self, step: int) -> tuple[float, float]:
         """Apply the gradients of ``step``; gives their global norm and the learning rate."""
@@ -68,9 +87,9 @@ class Optimizer:
             everything = self._sharded + self._replicated
             clip_grads_with_norm_(everything, self._config.grad_clip, norm)
         rate = learning_rate(step, self._config, self._decay_steps)
-        for group in self.adamw.param_groups:
+        for group in self.rule.param_groups:
             group["lr"] = rate
-        self.adamw.step()
+        self.rule.step()
         return float(norm), rate
 
     def _global_norm(self) -> Tensor:

@@ -27,7 +27,7 @@ class TrainingState:
 
     Attributes:
         weights: by parameter name.
-        moments: AdamW's, by ``<parameter name>/exp_avg`` and ``<parameter name>/exp_avg_sq``.
+        moments: the optimizer's, by ``<parameter name>/exp_avg`` and ``.../exp_avg_sq``.
     """
 
     weights: dict[str, Tensor]
@@ -42,7 +42,7 @@ def gather_state(model: nn.Module, optimizer: Optimizer, tp: Group) -> TrainingS
     for name, parameter in model.named_parameters():
         weights[name] = gather(parameter.detach(), parameter, tp).cpu()
         for moment in _MOMENTS:
-            part = optimizer.adamw.state[parameter][moment]
+            part = optimizer.rule.state[parameter][moment]
             moments[f"{name}/{moment}"] = gather(part, parameter, tp).cpu()
     return TrainingState(weights=weights, moments=moments)
 
@@ -59,7 +59,7 @@ def restore_state(
     for name, parameter in model.named_parameters():
         shape = full_shape(parameter, tp)
         parameter.copy_(shard(_find(state.weights, name, shape), parameter, tp))
-        slots = optimizer.adamw.state[parameter]
+        slots = optimizer.rule.state[parameter]
         slots["step"] = torch.tensor(float(step), device=parameter.device)
         for moment in _MOMENTS:
             full = _find(state.moments, f"{name}/{moment}", shape)

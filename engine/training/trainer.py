@@ -143,7 +143,7 @@ class Trainer:
 
     def _zero_gradients(self) -> None:
         if self._buckets is None:
-            self._optimizer.adamw.zero_grad()
+            self._optimizer.rule.zero_grad()
         else:
             self._buckets.zero()
 

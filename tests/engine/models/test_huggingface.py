@@ -25,7 +25,10 @@ SHAPES = [
                 intermediate_size=96, max_seq_len=64),
     ModelConfig(vocab_size=300, hidden_size=64, n_layers=3, n_heads=4, n_kv_heads=4,
                 intermediate_size=96, max_seq_len=64, tie_embeddings=True, rope_theta=5e5),
+    ModelConfig(vocab_size=300, hidden_size=64, n_layers=2, n_heads=4, n_kv_heads=2,
+                intermediate_size=96, max_seq_len=64, window=7),
 ]  # fmt: skip
+NAMES = ["untied", "tied", "window"]
 
 
 def model_of(config: ModelConfig, seed: int = 0) -> Transformer:
@@ -41,7 +44,7 @@ def write(directory: Path, config: ModelConfig) -> Transformer:
     return model
 
 
-@pytest.mark.parametrize("config", SHAPES, ids=["untied", "tied"])
+@pytest.mark.parametrize("config", SHAPES, ids=NAMES)
 def test_transformers_computes_the_same_logits_from_our_directory(
     config: ModelConfig, tmp_path: Path
 ) -> None:
@@ -53,16 +56,18 @@ def test_transformers_computes_the_same_logits_from_our_directory(
         torch.testing.assert_close(ours(tokens), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("config", SHAPES, ids=["untied", "tied"])
+@pytest.mark.parametrize("config", SHAPES, ids=NAMES)
 def test_directories_written_by_transformers_load(config: ModelConfig, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    theirs = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
+    kind = "Mistral" if config.window else "Llama"
+    theirs = getattr(transformers, f"{kind}ForCausalLM")(
+        getattr(transformers, f"{kind}Config")(
             vocab_size=config.vocab_size, hidden_size=config.hidden_size,
             num_hidden_layers=config.n_layers, num_attention_heads=config.n_heads,
             num_key_value_heads=config.n_kv_heads, intermediate_size=config.intermediate_size,
             max_position_embeddings=config.max_seq_len, rope_theta=config.rope_theta,
             rms_norm_eps=config.norm_eps, tie_word_embeddings=config.tie_embeddings,
+            **({"sliding_window": config.window} if config.window else {}),
         )
     )  # fmt: skip
     theirs.save_pretrained(tmp_path, max_shard_size="100KB")  # several files and an index
@@ -75,6 +80,16 @@ def test_directories_written_by_transformers_load(config: ModelConfig, tmp_path:
         torch.testing.assert_close(
             ours.eval()(tokens), theirs.eval()(tokens).logits, atol=1e-4, rtol=0
         )
+
+
+def test_what_transformers_does_not_know_loads_here(tmp_path: Path) -> None:
+    config = SHAPES[2].model_copy(update={"parallel_block": True})
+    ours = write(tmp_path, config)
+    loaded, state = load_pretrained(tmp_path)
+    assert loaded == config
+    assert state.keys() == dict(ours.named_parameters()).keys()
+    with pytest.raises(ValueError, match="opsuite"):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
 def test_initial_weights_depend_on_seed_alone() -> None:

@@ -19,7 +19,7 @@ from engine.training.optimizer import sum_over
 
 config = ModelConfig(
     vocab_size=300, hidden_size=24, n_layers=2, n_heads=6, n_kv_heads=6, intermediate_size=36,
-    max_seq_len=256,
+    max_seq_len=256, **options["model"],
 )
 tokens = torch.randint(0, 300, (2, options["length"]))
 targets = torch.randint(0, 300, (2, options["length"]))
@@ -47,8 +47,9 @@ for choice in ("shared", "collective"):
 
 def test_losses_and_gradients_are_those_of_one_process(in_ranks: InRanks) -> None:
     """In every way and layout; tokens that cannot be split evenly stay whole."""
-    for size, length, splittable in ((2, 205, True), (3, 35, False)):
-        for told in in_ranks(LEARN, size, length=length):
+    megascale = {"parallel_block": True, "window": 30}
+    for size, length, splittable, model in ((2, 205, True, megascale), (3, 35, False, {})):
+        for told in in_ranks(LEARN, size, length=length, model=model):
             assert len(told) == 8
             for line in told:
                 assert line["splits"] == (splittable and line["way"][2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -132,11 +134,22 @@ def prompts(count: int, seed: int = 0) -> list[list[int]]:
     return [torch.randint(1, 280, (n,), generator=generator).tolist() for n in lengths]
 
 
+def oracle_of(directory: Path) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).eval()
+
+
 @pytest.fixture(scope="module")
 def oracle(model_directory: Path) -> Any:
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        model_directory, dtype=torch.float64
-    ).eval()
+    return oracle_of(model_directory)
+
+
+def with_window(directory: Path, to: Path, window: int) -> Path:
+    """The same weights, of a model that looks back so far."""
+    shutil.copytree(directory, to)
+    config = json.loads((to / "config.json").read_text())
+    kind = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+    (to / "config.json").write_text(json.dumps(config | kind | {"sliding_window": window}))
+    return to
 
 
 def generate(oracle: Any, prompt: list[int], tokens: int) -> list[int]:
@@ -166,10 +179,15 @@ def test_a_first_token_does_not_wait_for_the_prompts_behind_it(harness: Harness)
     assert harness.emitted == [[0], [1], [2]]
 
 
+@pytest.mark.parametrize("window", [0, 9])
 def test_greedy_equals_transformers_while_requests_join_and_leave(
-    model: LoadedModel, oracle: Any
+    model_directory: Path, tmp_path: Path, window: int
 ) -> None:
     """12 requests of different lengths over 3 rows, with a tight KV budget: all as if alone."""
+    directory = (
+        with_window(model_directory, tmp_path / "window", window) if window else model_directory
+    )
+    model, oracle = load_model(directory, torch.device("cpu")), oracle_of(directory)
     harness = Harness(model, max_batch=3, kv_tokens=150)
     given = prompts(12)
     outputs = [5 + 3 * number for number in range(12)]
