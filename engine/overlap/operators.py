@@ -7,13 +7,17 @@ Two layouts of activations between layers of a tensor-parallel group:
   by gathering tokens, rows left by reducing and scattering them.
 - *replicated*: every rank holds all tokens. Columns are entered for nothing, rows left by reducing
   (Megatron-LM's f and g: Shoeybi et al. 2019, section 3).
+
+No tokens are a case like others: nothing is communicated then.
 """
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 
 from engine.overlap.addend import Given, Product
 
@@ -49,6 +53,8 @@ def all_gather_matmul(
     Returns:
         Each [M, N_i].
     """
+    if not shard.shape[0]:
+        return tuple(F.linear(shard, weight) for weight in weights)
     made: tuple[Tensor, ...] = _AllGatherMatmul.apply(group, shard, *weights)  # type: ignore[no-untyped-call]
     return made
 
@@ -60,6 +66,8 @@ def matmul_reduce_scatter(x: Tensor, weight: Tensor, group: OverGroup) -> Tensor
 
 def matmuls_reduce_scatter(factors: Sequence[tuple[Tensor, Tensor]], group: OverGroup) -> Tensor:
     """The same of a sum of products, x_i [M, K_i] and w_i [N, K_i]."""
+    if not factors[0][0].shape[0]:
+        return _of_nothing(factors)
     made: Tensor = _MatmulReduceScatter.apply(group, *_flat(factors))  # type: ignore[no-untyped-call]
     return made
 
@@ -71,6 +79,8 @@ def matmul_all_reduce(x: Tensor, weight: Tensor, group: OverGroup) -> Tensor:
 
 def matmuls_all_reduce(factors: Sequence[tuple[Tensor, Tensor]], group: OverGroup) -> Tensor:
     """The same of a sum of products."""
+    if not factors[0][0].shape[0]:
+        return _of_nothing(factors)
     made: Tensor = _MatmulAllReduce.apply(group, *_flat(factors))  # type: ignore[no-untyped-call]
     return made
 
@@ -80,18 +90,24 @@ def replicated_matmul(x: Tensor, weights: Sequence[Tensor], group: OverGroup) ->
 
     The pair of :func:`matmul_all_reduce`: the gradient of ``x`` is summed over the ranks.
     """
+    if not x.shape[0]:
+        return tuple(F.linear(x, weight) for weight in weights)
     made: tuple[Tensor, ...] = _ReplicatedMatmul.apply(group, x, *weights)  # type: ignore[no-untyped-call]
     return made
 
 
 def reduce_scatter(term: Tensor, group: OverGroup) -> Tensor:
     """This rank's tokens [M/R, N] of the sum over ranks of ``term`` [M, N]."""
+    if not term.shape[0]:
+        return term
     made: Tensor = _ReduceScatter.apply(term, group)  # type: ignore[no-untyped-call]
     return made
 
 
 def all_reduce(term: Tensor, group: OverGroup) -> Tensor:
     """The sum over ranks of ``term`` [M, N], of which the gradient is the same on every rank."""
+    if not term.shape[0]:
+        return term
     made: Tensor = _AllReduce.apply(term, group)  # type: ignore[no-untyped-call]
     return made
 
@@ -127,6 +143,10 @@ class _AllGatherMatmul(torch.autograd.Function):
 def _scattered(group: OverGroup, grads: Any, weights: Any, meanwhile: Any) -> Tensor:  # noqa: ANN401
     product = Product(list(zip(grads, weights, strict=True)))
     return group.transport.reduce_scatter(product, meanwhile)
+
+
+def _of_nothing(factors: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    return reduce(torch.add, (F.linear(x, weight) for x, weight in factors))
 
 
 def _flat(factors: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:

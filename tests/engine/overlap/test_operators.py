@@ -80,6 +80,13 @@ shapes = [(1, 3, 5), (7, 33, 17), (64, 128, 96), (300, 65, 48), (1025, 32, 24)]
 for rows, k, n in shapes:
     check(group, rows, k, n, torch.float32)
 check(group, 40, 64, 32, torch.bfloat16)
+none, some = torch.zeros(0, 4, requires_grad=True), torch.ones(3, 4)
+for out in (
+    *op.all_gather_matmul(none, [some], group), op.matmul_reduce_scatter(none, some, group),
+    op.matmul_all_reduce(none, some, group),
+):
+    out.sum().backward()
+    tell(right=[out.shape == (0, 3), none.grad.shape == (0, 4)])
 for rows in (20, 300):
     state = torch.get_rng_state()
     first = check(group, rows, 64, 32, torch.float32)
@@ -92,7 +99,7 @@ group.close()
         group=options,
     )
     for each in told:
-        assert len(each) == 12
+        assert len(each) == 15
         for line in each:
             assert all(line["right"]), line
 
