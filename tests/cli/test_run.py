@@ -202,7 +202,6 @@ def start(
         stderr=subprocess.DEVNULL,
         text=True,
         env=environment(home),
-        # The tests themselves may run under nohup.
         preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),  # noqa: PLW1509 - no thread yet
     )
 

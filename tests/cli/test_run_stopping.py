@@ -22,12 +22,12 @@ main()
 """
 # As under mp.spawn, the parent waits at its exit for children who know nothing of the signal.
 SPAWNS = """
-import multiprocessing, signal, sys, time
+import multiprocessing, os, signal, sys, time
 
 def rank(number):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print("rank", multiprocessing.current_process().pid, flush=True)
+    os.write(1, b"rank %d\\n" % os.getpid())  # in one piece: print, unbuffered, writes several
     time.sleep(100)
 
 if __name__ == "__main__":
