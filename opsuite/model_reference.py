@@ -1,4 +1,4 @@
-"""Which model directory a user means: a directory, or a run's newest whole checkpoint."""
+"""Which model directory a user means: a directory, or what a run has learned so far."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def resolve_model(home: Path, reference: str) -> ModelReference:
     """
     path = Path(reference).expanduser()
     if (path / "run.json").is_file():
-        return _newest_checkpoint(RunDirectory.load(path.resolve()))
+        return _newest_model(RunDirectory.load(path.resolve()))
     if path.exists() or _is_a_path(reference):
         return ModelReference(directory=path, name=path.resolve().name)
     try:
@@ -41,19 +41,22 @@ def resolve_model(home: Path, reference: str) -> ModelReference:
             where=error.where,
             remedy=error.remedy,
         ) from None
-    return _newest_checkpoint(run)
+    return _newest_model(run)
 
 
 def _is_a_path(reference: str) -> bool:
     return reference.startswith((".", "~")) or "/" in reference
 
 
-def _newest_checkpoint(run: RunDirectory) -> ModelReference:
+def _newest_model(run: RunDirectory) -> ModelReference:
+    """Its newest whole checkpoint, exported unless it has been."""
     from engine.training.checkpoint import CheckpointStore
+    from engine.training.export import exported
 
     for found in CheckpointStore(run.checkpoints, keep=1).check_all():
         if not isinstance(found, DataError):
-            return ModelReference(directory=found.path, name=run.manifest.name)
+            directory = exported(found, run.path / "model", narrate)
+            return ModelReference(directory=directory, name=run.manifest.name)
         narrate(f"skipped a damaged checkpoint: {found}")
     raise DataError(
         "the run has no checkpoint to serve",

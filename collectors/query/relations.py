@@ -108,20 +108,21 @@ _BLOCKED_COLLECTIVE = """
      AND a.sequence = c.sequence AND a.step = c.step
 """
 
-# Spans of steps, and in rows of their own the collectives inside of each (same process and step):
-# summed by process, step and name they give a phase's time and what of it the collectives took.
+# Spans of steps (a dot in its name makes a span a detail, and no phase), and in rows of their own
+# the collectives inside of each (same process and step): summed by process, step and name they give
+# a phase's time and what of it the collectives took.
 _PART = """
     SELECT run_id, process, rank, step, name, start_ns, end_ns,
            (end_ns - start_ns)::DOUBLE AS duration_ns, 0::DOUBLE AS collective_ns,
            0::DOUBLE AS blocked_ns, false AS unknown
-    FROM raw.aligned_span WHERE step >= 0
+    FROM raw.aligned_span WHERE step >= 0 AND NOT contains(name, '.')
     UNION ALL
     SELECT s.run_id, s.process, s.rank, s.step, s.name, NULL, NULL, 0, c.end_ns - c.start_ns,
            c.blocked_ns, c.blocked_ns IS NULL
     FROM raw.aligned_span AS s JOIN raw.blocked_collective AS c
       ON c.run_id = s.run_id AND c.process = s.process AND c.step = s.step
      AND c.start_ns >= s.start_ns AND c.end_ns <= s.end_ns
-    WHERE s.step >= 0
+    WHERE s.step >= 0 AND NOT contains(s.name, '.')
 """
 
 _SPLIT_SPAN = """

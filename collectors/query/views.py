@@ -128,7 +128,7 @@ PHASES = View(
            (duration_ns - collective_ns) / 1e9 AS own_s, blocked_ns / 1e9 AS blocked_s,
            (collective_ns - blocked_ns) / 1e9 AS transfer_s
     FROM raw.split_span AS s JOIN raw.process USING (process)
-    WHERE name <> 'step' AND NOT starts_with(name, 'device.')
+    WHERE name <> 'step'
     """,
 )
 

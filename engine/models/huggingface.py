@@ -6,13 +6,14 @@ Nothing in such a directory is executed: ``auto_map`` and pickled weights are ig
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from collectors.errors import ConfigError, DataError, UsageError
 from engine.models.config import ModelConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _MAX_JSON_BYTES = 64 << 20
+_MAX_FILE_BYTES = 5 << 30
 _LLAMA, _MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"
 _PARALLEL = "OpsuiteParallelForCausalLM"
 _END_OF_TEXT = "<|endoftext|>"
@@ -39,8 +41,17 @@ def save_pretrained(
     Raises:
         OSError: the disk refused.
     """
-    _save_weights(directory / WEIGHTS, config, state)
-    _write_json(directory / "config.json", _config_to_json(config, state))
+    _save_weights(directory, config, state)
+    save_description(directory, config, tokenizer_json)
+
+
+def save_description(directory: Path, config: ModelConfig, tokenizer_json: str | None) -> None:
+    """Write all of such a directory but the weights.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    _write_json(directory / "config.json", _config_to_json(config))
     special = {"bos_token_id": 0, "eos_token_id": 0}
     _write_json(directory / "generation_config.json", special)
     if tokenizer_json is not None:
@@ -92,8 +103,7 @@ def load_config(directory: Path) -> ModelConfig:
     return _config_from_json(_read_json(path), path)
 
 
-def _config_to_json(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
+def _config_to_json(config: ModelConfig) -> dict[str, Any]:
     return {
         **_kind(config),
         "vocab_size": config.vocab_size,
@@ -112,8 +122,8 @@ def _config_to_json(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[st
         "mlp_bias": False,
         "bos_token_id": 0,
         "eos_token_id": 0,
-        "dtype": dtype,
-        "torch_dtype": dtype,
+        "dtype": "float32",
+        "torch_dtype": "float32",
     }
 
 
@@ -214,13 +224,18 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _check_shapes(directory: Path, config: ModelConfig, state: Mapping[str, Tensor]) -> None:
+def model_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Of a model's whole tensors, by Hugging Face's names."""
     import torch
 
     from engine.models.transformer import Transformer
 
     with torch.device("meta"):
-        expected = {n: tuple(p.shape) for n, p in Transformer(config).named_parameters()}
+        return {n: tuple(p.shape) for n, p in Transformer(config).named_parameters()}
+
+
+def _check_shapes(directory: Path, config: ModelConfig, state: Mapping[str, Tensor]) -> None:
+    expected = model_shapes(config)
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     missing = sorted(expected.keys() - found.keys())
     if missing:
@@ -241,15 +256,46 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-def _save_weights(path: Path, config: ModelConfig, state: Mapping[str, Tensor]) -> None:
+def _save_weights(directory: Path, config: ModelConfig, state: Mapping[str, Tensor]) -> None:
+    """In one file, or in several with an index, so that few tensors are in memory at once."""
+    names = [name for name in state if not (config.tie_embeddings and name == "lm_head.weight")]
+    files = _spread(names, config)
+    if len(files) == 1:
+        _save_file({name: state[name] for name in files[0]}, directory / WEIGHTS)
+        return
+    index: dict[str, str] = {}
+    total = 0
+    for number, some in enumerate(files, 1):
+        file = f"model-{number:05d}-of-{len(files):05d}.safetensors"
+        tensors = {name: state[name] for name in some}
+        _save_file(tensors, directory / file)
+        index |= dict.fromkeys(some, file)
+        total += sum(tensor.nbytes for tensor in tensors.values())
+    _write_json(directory / _INDEX, {"metadata": {"total_size": total}, "weight_map": index})
+
+
+def _spread(names: Sequence[str], config: ModelConfig) -> list[list[str]]:
+    """Which names go into one file: decided before any tensor is read."""
+    shapes = model_shapes(config)
+    files: list[list[str]] = [[]]
+    filled = 0
+    for name in names:
+        nbytes = 4 * math.prod(shapes[name])
+        if filled and filled + nbytes > _MAX_FILE_BYTES:
+            files.append([])
+            filled = 0
+        files[-1].append(name)
+        filled += nbytes
+    return files
+
+
+def _save_file(tensors: Mapping[str, Tensor], path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-    if config.tie_embeddings:
-        tensors.pop("lm_head.weight", None)
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(tensors, path, metadata={"format": "pt"})
+        save_file(whole, path, metadata={"format": "pt"})
     except SafetensorError as error:  # it wraps the operating system's error in text
         raise OSError(_errno_in(str(error)), str(error), str(path)) from error
 

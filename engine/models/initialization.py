@@ -10,7 +10,7 @@ import torch
 from engine.models.sharding import full_shape, shard
 
 if TYPE_CHECKING:
-    from engine.groups import Group
+    from engine.groups.group import Group
     from engine.models.transformer import Transformer
 
 _STD = 0.02  # GPT-2's and Llama's choice

@@ -1,27 +1,79 @@
-"""Next-token cross-entropy over a vocabulary that may be split over the tensor-parallel group."""
+"""Next-token cross-entropy, from hidden states: the logits of all tokens are never there at once.
+
+They would be the largest tensor of a step (tokens x vocabulary). So they are made for some tokens
+at a time, and turned into their gradients on the spot. Under tensor parallelism each rank has the
+logits of its part of the vocabulary.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from engine.overlap.linear import ColumnParallelLinear
     from engine.overlap.tensor_parallel import TensorParallelGroup
+
+_CHUNK_NUMEL = 1 << 22  # logits at a time: 16 MiB in float32 stay near the cores
 
 
 def next_token_loss(
-    logits: Tensor, targets: Tensor, tp: TensorParallelGroup | None = None
+    hidden: Tensor, head: ColumnParallelLinear, targets: Tensor, *, split: bool = False
 ) -> Tensor:
-    """Mean negative log-likelihood (nats) of targets [B, S] under logits [B, S, V/tp]."""
-    if tp is None or tp.size == 1:
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
-    losses = _VocabParallelCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        logits.flatten(0, 1).float(), targets.flatten(), tp
-    )
+    """Mean negative log-likelihood, nats.
+
+    Args:
+        hidden: [T, D]; with ``split`` this rank's part of the tokens, else all of them.
+        head: the output matrix [V/tp, D].
+        targets: [tokens], of all ranks of the tensor-parallel group.
+    """
+    if head.tp is None:
+        loss = _ChunkedCrossEntropy.apply(hidden, head.weight, targets)  # type: ignore[no-untyped-call]
+        return cast("Tensor", loss)
+    logits = head(hidden, split=split).float()
+    losses = _VocabParallelCrossEntropy.apply(logits, targets, head.tp)  # type: ignore[no-untyped-call]
     return cast("Tensor", losses).mean()
+
+
+def cross_entropy_(logits: Tensor, targets: Tensor) -> Tensor:
+    """Losses [T] of ``targets`` [T] under ``logits`` [T, V] (float32), which become their own
+    gradients: of the sum of the losses."""
+    total = torch.logsumexp(logits, dim=-1)
+    target = targets.unsqueeze(-1)
+    losses: Tensor = total - logits.gather(-1, target).squeeze(-1)
+    logits.sub_(total.unsqueeze(-1)).exp_()
+    logits.scatter_add_(-1, target, torch.full_like(target, -1, dtype=logits.dtype))
+    return losses
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """The mean loss; its gradients are made with it, so that logits are made once."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:  # noqa: ANN401
+        of_hidden = torch.empty_like(hidden)
+        of_weight = torch.zeros_like(weight)
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        rows = max(1, _CHUNK_NUMEL // weight.shape[0])
+        for first in range(0, hidden.shape[0], rows):
+            some = slice(first, first + rows)
+            logits = (hidden[some] @ weight.t()).float()
+            total += cross_entropy_(logits, targets[some]).sum()
+            gradients = logits.to(weight.dtype)
+            torch.mm(gradients, weight, out=of_hidden[some])
+            of_weight.addmm_(gradients.t(), hidden[some])
+        ctx.save_for_backward(of_hidden, of_weight)
+        ctx.n_tokens = max(1, hidden.shape[0])
+        mean: Tensor = total / ctx.n_tokens
+        return mean
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # noqa: ANN401
+        of_hidden, of_weight = ctx.saved_tensors
+        scale = gradient / ctx.n_tokens
+        return of_hidden * scale.to(of_hidden.dtype), of_weight * scale.to(of_weight.dtype), None
 
 
 class _VocabParallelCrossEntropy(torch.autograd.Function):

@@ -13,7 +13,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from engine.groups import Group
+    from engine.groups.group import Group
 
 
 def shard_dim(parameter: Tensor) -> int | None:

@@ -15,6 +15,8 @@ import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
 from engine.models.attention import causal_attention
+from engine.models.loss import next_token_loss
+from engine.models.partition import Part, whole
 from engine.overlap.linear import (
     ColumnParallelLinear,
     RowParallelLinear,
@@ -185,77 +187,121 @@ class ParallelBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding, blocks and final norm: tokens [B, S] to hidden states [T, D]."""
+    """Embedding, blocks and final norm: tokens [B, S] to hidden states [T, D].
 
-    def __init__(self, config: ModelConfig, tp: TensorParallelGroup | None) -> None:
+    One part of it takes the hidden states of the part before instead, and gives them to the next.
+    Its layers are called by their numbers in the whole model.
+    """
+
+    def __init__(self, config: ModelConfig, tp: TensorParallelGroup | None, part: Part) -> None:
         super().__init__()
-        self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size, tp)
+        self.part = part
+        if part.first:
+            self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size, tp)
         kind = ParallelBlock if config.parallel_block else Block
-        self.layers = nn.ModuleList(kind(config, i, tp) for i in range(config.n_layers))
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.layers = nn.ModuleDict({str(i): kind(config, i, tp) for i in part.layers})
+        if part.last:
+            self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.rotary = RotaryPositions(config)
 
-    def forward(self, tokens: Tensor, this: Pass) -> Tensor:
-        x = self.embed_tokens(tokens.flatten(), split=this.split)
-        for block in self.layers:
+    def forward(self, x: Tensor, this: Pass) -> Tensor:
+        if self.part.first:
+            x = self.embed_tokens(x.flatten(), split=this.split)
+        for block in self.layers.values():
             x = block(x, this)
-        return cast("Tensor", self.norm(x))
+        return self.norm(x) if self.part.last else x
 
 
 class Transformer(nn.Module):
-    """A causal language model.
+    """A causal language model, or one part of it.
 
     Args:
         config: the whole model's shape.
         tp: the tensor-parallel group this rank's shard belongs to; None holds the whole model.
         split: whether tokens between layers are split over ``tp`` where their number allows it
             (sequence parallelism).
+        part: what of the model this is; None: all of it.
     """
 
     def __init__(
-        self, config: ModelConfig, tp: TensorParallelGroup | None = None, *, split: bool = False
+        self,
+        config: ModelConfig,
+        tp: TensorParallelGroup | None = None,
+        *,
+        split: bool = False,
+        part: Part | None = None,
     ) -> None:
         super().__init__()
         self.config = config
-        self.model = Decoder(config, tp)
-        self.lm_head = ColumnParallelLinear(config.hidden_size, config.vocab_size, tp)
-        if config.tie_embeddings:
-            self.lm_head.weight = self.model.embed_tokens.weight
+        self.part = part or whole(config.n_layers)
+        self.model = Decoder(config, tp, self.part)
+        if self.part.last:
+            self.lm_head = ColumnParallelLinear(config.hidden_size, config.vocab_size, tp)
+            if config.tie_embeddings:
+                self.lm_head.weight = self.model.embed_tokens.weight
         self.split = split
-        self._ranks = tp.size if tp is not None else 1
+        self.tp = tp
 
-    def splits(self, tokens: Tensor) -> bool:
-        """Whether a pass over these tokens [B, S] splits them: then the gradients of weights that
-        every rank holds whole are sums over its own tokens only."""
-        return self.split and self._ranks > 1 and tokens.numel() % self._ranks == 0
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Its layers, in order."""
+        return list(self.model.layers.values())
+
+    def splits(self, n_tokens: int) -> bool:
+        """Whether a pass over so many tokens splits them: then the gradients of weights that every
+        rank holds whole are sums over its own tokens only."""
+        ranks = self.tp.size if self.tp is not None else 1
+        return self.split and ranks > 1 and n_tokens % ranks == 0
 
     def hidden(
         self, tokens: Tensor, cache: AttentionCache | None = None, positions: Tensor | None = None
     ) -> Tensor:
         """Final hidden states [B, S, D] of tokens [B, S] (int64), which are not split."""
-        this = self._pass(tokens, cache, positions, split=False)
+        shape = (tokens.shape[0], tokens.shape[1])
+        this = self._pass(shape, cache, positions, split=False)
         hidden: Tensor = self.model(tokens, this)
-        return hidden.view(*this.shape, -1)
+        return hidden.view(*shape, -1)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over this rank's part of the vocabulary, [..., V/tp]."""
         scores: Tensor = self.lm_head(hidden.flatten(0, -2))
         return scores.view(*hidden.shape[:-1], -1)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits [B, S, V/tp] of tokens [B, S] (int64)."""
-        this = self._pass(tokens, None, None, split=self.splits(tokens))
-        scores: Tensor = self.lm_head(self.model(tokens, this), split=this.split)
-        return scores.view(*this.shape, -1)
+    def forward(
+        self,
+        x: Tensor,
+        targets: Tensor | None = None,
+        *,
+        shape: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """What the part of the model makes of its input.
+
+        Args:
+            x: tokens [B, S] (int64); for a part that is not the first, hidden states [T, D].
+            targets: [B, S], the tokens that follow.
+            shape: (B, S), where x is hidden states.
+
+        Returns:
+            Hidden states [T, D] of a part that is not the last. Of the last: the mean loss of
+            ``targets``, or without them logits [B, S, V/tp].
+        """
+        shape = shape or (x.shape[0], x.shape[1])
+        this = self._pass(shape, None, None, split=self.splits(shape[0] * shape[1]))
+        hidden: Tensor = self.model(x, this)
+        if not self.part.last:
+            return hidden
+        if targets is not None:
+            return next_token_loss(hidden, self.lm_head, targets.flatten(), split=this.split)
+        scores: Tensor = self.lm_head(hidden, split=this.split)
+        return scores.view(*shape, -1)
 
     def _pass(
         self,
-        tokens: Tensor,
+        shape: tuple[int, int],
         cache: AttentionCache | None,
         positions: Tensor | None,
         *,
         split: bool,
     ) -> Pass:
-        rotary = self.model.rotary(tokens.shape[1], positions)
-        shape = (tokens.shape[0], tokens.shape[1])
+        rotary = self.model.rotary(shape[1], positions)
         return Pass(shape=shape, rotary=rotary, cache=cache, split=split)

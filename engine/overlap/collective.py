@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from engine.groups import Meeting
+    from engine.groups.group import Meeting
     from engine.overlap.transport import Addend
 
 _LEAST_ROWS = 128  # in a chunk

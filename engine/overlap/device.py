@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from engine.groups import Meeting
+    from engine.groups.group import Meeting
     from engine.overlap.transport import Addend
     from engine.peers.device import DevicePeerMemory
     from engine.peers.watch import PeerWatch

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from engine.groups import Meeting
+    from engine.groups.group import Meeting
     from engine.overlap.transport import Addend
     from engine.peers.memory import PeerMemory
     from engine.peers.workspace import Turn, Workspace

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from engine.groups import Group
+from engine.groups.group import Group
 from engine.overlap.addend import Given
 from engine.overlap.choices import Choices
 from engine.overlap.collective import CollectiveTransport
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from collectors.recorder import Recorder
-    from engine.groups import CurrentStep
+    from engine.groups.group import CurrentStep
     from engine.overlap.transport import Transport
     from engine.peers.device import DevicePeerMemory
 

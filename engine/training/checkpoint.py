@@ -1,8 +1,9 @@
-"""Checkpoints on disk: Hugging Face directories with the optimiser's state beside the weights.
+"""Checkpoints on disk: every rank's part of the state, and a manifest that makes them one.
 
-``step-000100/`` holds what ``transformers`` loads (config.json, model.safetensors, tokenizer), and
-``optimizer.safetensors`` and ``trainer.json``, which is written last and has every file's checksum.
-A checkpoint is written as ``step-000100.tmp``, flushed to the disk, and renamed.
+``step-000100/`` holds ``state/shard-*.safetensors`` (torch's distributed checkpoint in its Hugging
+Face format: no pickle), ``config.json`` and ``tokenizer.json``, and ``trainer.json``, which is
+written last and has every file's size and checksum. It is written as ``step-000100.tmp``, flushed
+to the disk, and renamed: what bears the name is whole.
 """
 
 from __future__ import annotations
@@ -12,38 +13,54 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from collectors.errors import DataError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from engine.models.config import ModelConfig
-    from engine.training.state import TrainingState
-
-_FORMAT = 1
+STATE = "state"
+"""Where in a checkpoint the ranks' files are."""
+_FORMAT = 2
 _STEP = re.compile(r"step-(\d{6,})")
-_MOMENTS = "optimizer.safetensors"
 _TRAINER = "trainer.json"
 _UNFINISHED = ".tmp"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far training had come.
+
+    Attributes:
+        step: the last step done.
+        samples: sequences that were learned from, from the first epoch on.
+        corpus: key of the corpus they are of.
+    """
+
+    step: int
+    samples: int
+    corpus: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint whose files are whole.
+    """A checkpoint that says it is whole.
 
     Attributes:
         path: its directory.
-        step: the last step it contains.
-        corpus: key of the corpus it learned from.
+        progress: how far training had come.
     """
 
     path: Path
-    step: int
-    corpus: str
+    progress: Progress
+
+    @property
+    def step(self) -> int:
+        """The last step it contains."""
+        return self.progress.step
 
 
 class CheckpointStore:
@@ -58,36 +75,47 @@ class CheckpointStore:
         self._directory = directory
         self._keep = keep
 
-    def save(
-        self,
-        state: TrainingState,
-        *,
-        step: int,
-        model: ModelConfig,
-        tokenizer_json: str,
-        corpus: str,
-    ) -> Path:
-        """Publish the state after ``step`` as a whole, or nothing at all; older ones make room.
+    def aside(self, step: int) -> Path:
+        """Where the checkpoint after ``step`` is written before it is published."""
+        return self._directory / f"step-{step:06d}{_UNFINISHED}"
+
+    def prepare(self, step: int) -> None:
+        """Make room to write; what earlier saves left unfinished goes.
 
         Raises:
-            StorageError: the disk refused; earlier checkpoints are untouched.
+            OSError: the disk refused.
         """
-        final = self._directory / f"step-{step:06d}"
-        aside = final.with_name(final.name + _UNFINISHED)
-        try:
-            self._clear_unfinished()
-            aside.mkdir(parents=True)
-            _write(aside, state, model, tokenizer_json)
-            _write_trainer(aside, {"step": step, "corpus": corpus})
-            if final.exists():  # written by a longer attempt that the run has since gone back from
-                shutil.rmtree(final)
-            aside.rename(final)
-            _flush(self._directory)
-        except OSError as error:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise StorageError.from_os_error(error, f"saving {final.name}") from error
+        for path in self._directory.glob(f"*{_UNFINISHED}"):
+            shutil.rmtree(path, ignore_errors=True)
+        (self.aside(step) / STATE).mkdir(parents=True)
+
+    def publish(self, progress: Progress, fingerprints: Mapping[str, Fingerprint]) -> Path:
+        """Give what was written its name; older checkpoints make room.
+
+        Args:
+            fingerprints: of the ranks' files, by their names within the checkpoint.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        aside = self.aside(progress.step)
+        final = aside.with_name(aside.name.removesuffix(_UNFINISHED))
+        own = {p.name: fingerprint(p) for p in sorted(aside.iterdir()) if p.is_file()}
+        files = {name: asdict(each) for name, each in {**own, **fingerprints}.items()}
+        text = json.dumps({"format": _FORMAT, **asdict(progress), "files": files}, indent=2)
+        (aside / _TRAINER).write_text(text, encoding="utf-8")
+        for path in (*(p for p in aside.iterdir() if p.is_file()), aside / STATE, aside):
+            flush(path)
+        if final.exists():  # written by a longer attempt that the run has since gone back from
+            shutil.rmtree(final)
+        aside.rename(final)
+        flush(self._directory)
         self._make_room(final)
         return final
+
+    def abandon(self, step: int) -> None:
+        """Take away what was written for the checkpoint after ``step``."""
+        shutil.rmtree(self.aside(step), ignore_errors=True)
 
     def paths(self) -> list[Path]:
         """Checkpoints, newest first, whether they are whole or not."""
@@ -112,9 +140,29 @@ class CheckpointStore:
         for path in stale + older[self._keep - 1 :]:
             shutil.rmtree(path, ignore_errors=True)
 
-    def _clear_unfinished(self) -> None:
-        for path in self._directory.glob(f"*{_UNFINISHED}"):
-            shutil.rmtree(path, ignore_errors=True)
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """What a file must be."""
+
+    bytes: int
+    sha256: str
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Of a file as it is."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Fingerprint(bytes=path.stat().st_size, sha256=digest)
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold a file, or a directory's entries."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check(path: Path) -> Checkpoint:
@@ -125,28 +173,44 @@ def check(path: Path) -> Checkpoint:
     """
     description = _read_trainer(path / _TRAINER)
     for name, expected in description["files"].items():
-        _check_file(path / name, expected)
-    return Checkpoint(path=path, step=description["step"], corpus=description["corpus"])
+        _check_file(path / name, Fingerprint(**expected))
+    return _checkpoint(path, description)
 
 
-def load_state(path: Path) -> tuple[ModelConfig, TrainingState]:
-    """Read a checkpoint's model shape and its whole tensors.
+def describe(path: Path) -> Checkpoint:
+    """The same without looking at the files.
 
     Raises:
-        DataError: a file is not what it should be.
+        DataError: it has no description.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    return _checkpoint(path, _read_trainer(path / _TRAINER))
 
-    from engine.models.huggingface import load_pretrained
-    from engine.training.state import TrainingState
 
-    model, weights = load_pretrained(path)
-    try:
-        moments = load_file(path / _MOMENTS)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"unreadable: {error}", where=str(path / _MOMENTS)) from None
-    return model, TrainingState(weights=weights, moments=moments)
+def check_at(run: Path, step: int) -> Checkpoint:
+    """The checkpoint after ``step`` among those in the directory ``run``.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    path = run / f"step-{step:06d}"
+    if not path.is_dir():
+        there = ", ".join(str(_step_of(p)) for p in reversed(CheckpointStore(run, 1).paths()))
+        raise DataError(
+            f"no checkpoint after step {step}",
+            where=str(run),
+            remedy=f"choose one of: {there}" if there else "let the run save one",
+        )
+    return check(path)
+
+
+def _checkpoint(path: Path, description: dict[str, Any]) -> Checkpoint:
+    fields = {name: description[name] for name in Progress.__dataclass_fields__}
+    return Checkpoint(path=path, progress=Progress(**fields))
+
+
+def storage_error(error: OSError, step: int) -> StorageError:
+    """What a refusing disk means to the save after ``step``."""
+    return StorageError.from_os_error(error, f"saving step-{step:06d}")
 
 
 def _step_of(path: Path) -> int:
@@ -155,58 +219,37 @@ def _step_of(path: Path) -> int:
     return int(match[1])
 
 
-def _write(aside: Path, state: TrainingState, model: ModelConfig, tokenizer_json: str) -> None:
-    from safetensors.torch import save
-
-    from engine.models.huggingface import save_pretrained
-
-    save_pretrained(aside, model, state.weights, tokenizer_json)
-    (aside / _MOMENTS).write_bytes(save(state.moments))
-
-
-def _write_trainer(aside: Path, facts: dict[str, Any]) -> None:
-    files = {p.name: _fingerprint(p) for p in sorted(aside.iterdir())}
-    text = json.dumps({"format": _FORMAT, **facts, "files": files}, indent=2)
-    (aside / _TRAINER).write_text(text, encoding="utf-8")
-    for path in (*aside.iterdir(), aside):
-        _flush(path)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _check_file(path: Path, expected: Fingerprint) -> None:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
-
-
-def _check_file(path: Path, expected: dict[str, Any]) -> None:
-    try:
-        found = _fingerprint(path)
+        found = fingerprint(path)
     except FileNotFoundError:
         raise DataError("the checkpoint lacks a file", where=str(path)) from None
     except OSError as error:
         raise DataError(f"unreadable: {error.strerror}", where=str(path)) from None
-    if found["bytes"] != expected["bytes"]:
+    if found.bytes != expected.bytes:
         raise DataError(
-            f"the file has {found['bytes']} bytes instead of {expected['bytes']}", where=str(path)
+            f"the file has {found.bytes} bytes instead of {expected.bytes}", where=str(path)
         )
-    if found["sha256"] != expected["sha256"]:
+    if found.sha256 != expected.sha256:
         raise DataError("the file's content was altered (checksum)", where=str(path))
 
 
 def _read_trainer(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        whole = description["format"] == _FORMAT and {"step", "corpus", "files"} <= set(description)
+        version = description["format"]
+        needed = {*Progress.__dataclass_fields__, "files"}
+        whole = version == _FORMAT and needed <= set(description)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"no usable description ({error})", where=str(path)) from None
     if not whole:
         raise DataError("written by another version of opsuite", where=str(path))
+    _check_names(description["files"], path)
     return dict(description)
+
+
+def _check_names(files: dict[str, Any], path: Path) -> None:
+    """A manifest may come from elsewhere: it names files within the checkpoint only."""
+    for name in files:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise DataError(f"the manifest names a file outside: {name!r}", where=str(path))

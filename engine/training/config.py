@@ -26,6 +26,9 @@ class TrainConfig(Config):
 
     steps: int = Field(150, ge=1, le=10_000_000, description="optimiser steps")
     batch_size: int = Field(8, ge=1, le=1_000_000, description="sequences in a step, all ranks")
+    micro_batches: int = Field(
+        1, ge=1, le=65536, description="parts of a replica's batch, one after the other"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="of the weights and the order of the data")
 
 
@@ -56,6 +59,7 @@ class ParallelConfig(Config):
     """How ranks share the model and the batch."""
 
     tp: int = Field(1, ge=1, le=1024, description="tensor parallel: ranks that split each matrix")
+    pp: int = Field(1, ge=1, le=1024, description="pipeline parallel: ranks that split the layers")
     dp: int = Field(1, ge=1, le=65536, description="data parallel: ranks that split the batch")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="what ranks compute on")
     threads_per_rank: int = Field(1, ge=1, le=1024, description="CPU threads of a rank")
@@ -64,6 +68,18 @@ class ParallelConfig(Config):
     )
     transport: Literal["auto", "shared", "collective"] = Field(
         "auto", description="how tp ranks communicate: shared memory, or torch.distributed"
+    )
+    schedule: Literal["1f1b", "coupled-1f1b", "gpipe", "zero-bubble", "zbv"] = Field(
+        "1f1b", description="order of a pipeline's work; coupled: sending waits for receiving"
+    )
+    chunks: int = Field(
+        1, ge=1, le=1024, description="stages of each pp rank; more than one: interleaved"
+    )
+    overlap_dp: bool = Field(
+        True, description="gather weights ahead of their use, scatter gradients during backward"
+    )
+    keep_weights: bool = Field(
+        True, description="gathered weights stay for backward (ZeRO-2); else gathered again (3)"
     )
     keep_gathered: bool = Field(
         False, description="keep gathered tokens for backward, instead of gathering them again"
@@ -76,7 +92,16 @@ class ParallelConfig(Config):
     @property
     def world_size(self) -> int:
         """Ranks in all."""
-        return self.tp * self.dp
+        return self.tp * self.pp * self.dp
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Self:
+        if self.pp == 1 and self.chunks > 1:
+            raise ValueError("chunks are stages of a pipeline: they need pp above 1")
+        only = {"coupled-1f1b": 1, "gpipe": 1, "zbv": 2}.get(self.schedule, self.chunks)
+        if self.pp > 1 and self.chunks != only:
+            raise ValueError(f"schedule {self.schedule!r} is for chunks = {only}")
+        return self
 
 
 class CheckpointConfig(Config):
@@ -105,7 +130,7 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        tp, dp = self.parallel.tp, self.parallel.dp
+        tp, pp, dp = self.parallel.tp, self.parallel.pp, self.parallel.dp
         for key, value in {
             "model.n_heads": self.model.n_heads,
             "model.n_kv_heads": self.model.n_kv_heads,
@@ -113,7 +138,25 @@ class RunConfig(Config):
             "model.intermediate_size": self.model.intermediate_size,
         }.items():
             _require_multiple(key, value, "parallel.tp", tp)
-        _require_multiple("train.batch_size", self.train.batch_size, "parallel.dp", dp)
+        count = self.train.micro_batches
+        if count == 1:
+            _require_multiple("train.batch_size", self.train.batch_size, "parallel.dp", dp)
+        _require_multiple(
+            "train.batch_size",
+            self.train.batch_size,
+            "parallel.dp x train.micro_batches",
+            dp * count,
+        )
+        _require_multiple("train.micro_batches", count, "parallel.pp", pp)
+        if pp * self.parallel.chunks > self.model.n_layers:
+            raise ValueError(
+                f"parallel.pp x parallel.chunks ({pp * self.parallel.chunks}) must not exceed"
+                f" model.n_layers ({self.model.n_layers})"
+            )
+        if pp > 1 and self.model.tie_embeddings:
+            raise ValueError(
+                "model.tie_embeddings needs both ends of the model on one rank (pp = 1)"
+            )
         if self.data.seq_len > self.model.max_seq_len:
             raise ValueError(
                 f"data.seq_len ({self.data.seq_len}) must not exceed"

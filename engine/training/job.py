@@ -56,6 +56,7 @@ class JobResult:
 
     Attributes:
         checkpoint: the last one written, or None where the last save failed.
+        model: the Hugging Face directory that the last step became, or None where there is none.
         warnings: what went wrong without ending the run.
     """
 
@@ -63,6 +64,7 @@ class JobResult:
     loss: float
     tokens_per_s: float | None
     checkpoint: str | None
+    model: str | None
     warnings: tuple[str, ...]
 
     def write(self, run: Path) -> None:

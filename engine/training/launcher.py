@@ -217,13 +217,13 @@ def _corpus(
     if start is None:
         return prepare_corpus(config.data, config.model.vocab_size, cache, narrate)
     # The tokens as they were, although the sources may have changed since.
-    if earlier := open_corpus(cache / start.corpus):
+    if earlier := open_corpus(cache / start.progress.corpus):
         return earlier
     corpus = prepare_corpus(config.data, config.model.vocab_size, cache, narrate)
-    if corpus.directory.name != start.corpus:
+    if corpus.directory.name != start.progress.corpus:
         raise DataError(
             "the data has changed since the checkpoint, and what was prepared of it is gone",
-            where=str(cache / start.corpus),
+            where=str(cache / start.progress.corpus),
             remedy="bring the data back as it was, or start a new run",
         )
     return corpus

@@ -1,4 +1,7 @@
-"""Which tokens each rank reads in each step: a function of the step, so a resume needs no state."""
+"""Which tokens each rank reads: a function of how many samples were read before.
+
+So all that a resume needs is that number, whatever the mesh and the batch were before.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ if TYPE_CHECKING:
 class BatchLoader:
     """Windows of a token stream in an order that a seed shuffles anew in every epoch.
 
-    Step n reads samples (n - 1) * batch_size to n * batch_size - 1 of an endless sequence of
-    epochs; a data-parallel rank takes its contiguous share of them. Tensor-parallel peers construct
-    equal loaders and so read the same.
+    A step reads the next ``batch_size`` samples of an endless sequence of epochs; a data-parallel
+    rank takes its contiguous share of them. Tensor- and pipeline-parallel peers construct equal
+    loaders and so read the same.
 
     Args:
         tokens: ids [n].
@@ -58,15 +61,14 @@ class BatchLoader:
         self._share = slice(dp_rank * share, (dp_rank + 1) * share)
         self._order: dict[int, npt.NDArray[np.int64]] = {}
 
-    def samples(self, step: int) -> list[int]:
-        """The windows that all ranks together read in ``step`` (from 1)."""
-        first = (step - 1) * self._batch_size
+    def samples(self, first: int) -> list[int]:
+        """The windows that all ranks together read after ``first`` others."""
         places = (divmod(first + i, self.n_windows) for i in range(self._batch_size))
         return [int(self._epoch(epoch)[place]) for epoch, place in places]
 
-    def batch(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def batch(self, first: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """This rank's tokens and the tokens that follow them, each int64 [batch / dp, seq_len]."""
-        starts = np.asarray(self.samples(step)[self._share]) * self._seq_len
+        starts = np.asarray(self.samples(first)[self._share]) * self._seq_len
         places = starts[:, None] + np.arange(self._seq_len + 1)
         window = self._tokens[places].astype(np.int64)
         return window[:, :-1], window[:, 1:]

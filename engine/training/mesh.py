@@ -1,4 +1,4 @@
-"""The ranks of a run as a grid: data parallel by tensor parallel."""
+"""The ranks of a run as a grid: pipeline by data by tensor parallel."""
 
 from __future__ import annotations
 
@@ -12,31 +12,46 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from collectors.settings import Settings
 from engine.devices import pick_device
-from engine.groups import Group, disconnect
+from engine.groups.group import Group, disconnect
 from engine.overlap.tensor_parallel import TensorParallelGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch.distributed.device_mesh import DeviceMesh
+
     from collectors.recorder import Recorder
-    from engine.groups import CurrentStep
+    from engine.groups.group import CurrentStep
     from engine.training.config import ParallelConfig
+
+AXES = ("pp", "dp", "tp")
+"""Of the grid, the outermost first: tensor-parallel peers talk most, and are nearest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """One rank's place: its device, and its group along every axis."""
+    """One rank's place: its device, and its group along every axis.
+
+    Attributes:
+        grid: torch's mesh of axes pp, dp and tp; None where there is one rank.
+        background: all ranks, for what threads do beside training.
+    """
 
     rank: int
     device: torch.device
     world: Group
     tp: TensorParallelGroup
     dp: Group
+    pp: Group
+    grid: DeviceMesh | None
+    background: dist.ProcessGroup | None
 
 
 def coordinates(rank: int, parallel: ParallelConfig) -> dict[str, int]:
     """Place of a rank in the grid; tensor-parallel peers have neighbouring ranks."""
-    return {"tp": rank % parallel.tp, "dp": rank // parallel.tp}
+    rest, tp = divmod(rank, parallel.tp)
+    pp, dp = divmod(rest, parallel.dp)
+    return {"tp": tp, "dp": dp, "pp": pp}
 
 
 @contextmanager
@@ -59,7 +74,7 @@ def open_mesh(
     try:
         yield mesh
     finally:
-        for group in (mesh.tp, mesh.dp, mesh.world):
+        for group in (mesh.tp, mesh.dp, mesh.pp, mesh.world):
             group.close()
     if parallel.world_size > 1:  # not after an error: the peers may be gone
         disconnect()
@@ -72,28 +87,37 @@ def _mesh(
     recorder: Recorder,
     current_step: CurrentStep,
 ) -> Mesh:
-    tp, dp = parallel.tp, parallel.dp
+    tp, dp, pp = parallel.tp, parallel.dp, parallel.pp
+    layout = torch.arange(parallel.world_size).view(pp, dp, tp)
+    here = coordinates(rank, parallel)
     members = {
-        "world": range(parallel.world_size),
-        "tp": range(rank // tp * tp, rank // tp * tp + tp),
-        "dp": range(rank % tp, parallel.world_size, tp),
+        "world": layout.flatten(),
+        "tp": layout[here["pp"], here["dp"], :],
+        "dp": layout[here["pp"], :, here["tp"]],
+        "pp": layout[:, here["dp"], here["tp"]],
     }
+    grid: DeviceMesh | None = None
     process_groups: dict[str, dist.ProcessGroup] = {}
     if parallel.world_size > 1:
-        grid = init_device_mesh(device.type, (dp, tp), mesh_dim_names=("dp", "tp"))
-        process_groups = {axis: grid.get_group(axis) for axis in ("dp", "tp")}
+        grid = init_device_mesh(device.type, (pp, dp, tp), mesh_dim_names=AXES)
+        process_groups = {axis: grid.get_group(axis) for axis in AXES}
     common: dict[str, Any] = {
         "global_rank": rank,
         "recorder": recorder,
         "current_step": current_step,
         "synchronous": device.type == "cpu",
     }
-    world, dp_group = (
-        Group(axis=axis, ranks=members[axis], process_group=process_groups.get(axis), **common)
-        for axis in ("world", "dp")
+    world, dp_group, pp_group = (
+        Group(
+            axis=axis,
+            ranks=members[axis].tolist(),
+            process_group=process_groups.get(axis),
+            **common,
+        )
+        for axis in ("world", "dp", "pp")
     )
     tp_group = TensorParallelGroup(
-        ranks=members["tp"],
+        ranks=members["tp"].tolist(),
         process_group=process_groups.get("tp"),
         choice=parallel.transport,
         timeout_s=parallel.peer_timeout_s,
@@ -101,7 +125,16 @@ def _mesh(
         home=Settings.from_environment().home,
         **common,
     )
-    return Mesh(rank=rank, device=device, world=world, tp=tp_group, dp=dp_group)
+    return Mesh(
+        rank=rank,
+        device=device,
+        world=world,
+        tp=tp_group,
+        dp=dp_group,
+        pp=pp_group,
+        grid=grid,
+        background=dist.new_group(backend="gloo") if grid is not None else None,
+    )
 
 
 def _connect(device: torch.device) -> None:

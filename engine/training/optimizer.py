@@ -1,4 +1,4 @@
-"""AdamW or LAMB over sharded parameters: schedule, global gradient norm, gradient buckets."""
+"""AdamW or LAMB over parts of tensors: schedule, and norms of the whole."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from engine.models.sharding import shard_dim
 from engine.training.lamb import Lamb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from engine.groups import Group
+    from engine.groups.group import Group
     from engine.training.config import OptimizerConfig
+    from engine.training.weights import Weight
 
-_BUCKET_BYTES = 8 << 20
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What a rule keeps of each weight beside its values."""
 
 
 def learning_rate(step: int, config: OptimizerConfig, decay_steps: int) -> float:
@@ -40,26 +41,51 @@ class Optimizer:
     """AdamW (Loshchilov & Hutter 2019) or LAMB, with warm-up, cosine decay and a global gradient
     limit.
 
+    It works on this rank's parts of the weights; their norms are those of whole tensors.
+
+    Args:
+        sharing: groups whose ranks hold other parts of the same tensors: tp and dp.
+        staging: the group whose ranks hold other tensors: pp.
+
     Attributes:
         rule: torch's optimizer, which holds the moments.
     """
 
     def __init__(
-        self, model: nn.Module, config: OptimizerConfig, *, decay_steps: int, tp: Group
+        self,
+        weights: Sequence[Weight],
+        config: OptimizerConfig,
+        *,
+        decay_steps: int,
+        sharing: Sequence[Group] = (),
+        staging: Group | None = None,
     ) -> None:
-        self.parameters = dict(model.named_parameters())
+        self.weights = list(weights)
         self._config = config
         self._decay_steps = decay_steps
-        self._tp = tp
-        everything = list(self.parameters.values())
-        matrices = [p for p in everything if p.dim() >= 2]
-        vectors = [p for p in everything if p.dim() < 2]
+        self._sharing = sharing
+        self._staging = staging
+        self._twice = {id(weight.part) for weight in weights if _counted_elsewhere(weight, sharing)}
+        matrices = [weight.part for weight in weights if weight.parameter.dim() >= 2]
+        vectors = [weight.part for weight in weights if weight.parameter.dim() < 2]
         self.rule = self._rule(
             {"params": matrices, "weight_decay": config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         )
-        self._sharded = [p for p in everything if shard_dim(p) is not None]
-        self._replicated = [p for p in everything if shard_dim(p) is None]
+
+        for weight in weights:
+            self.slots(weight).update({name: torch.zeros_like(weight.part) for name in MOMENTS})
+        self.go_on_after(0)
+
+    def slots(self, weight: Weight) -> dict[str, Tensor]:
+        """What the rule keeps of a weight: :data:`MOMENTS` and ``step``."""
+        slots: dict[str, Tensor] = self.rule.state[weight.part]
+        return slots
+
+    def go_on_after(self, step: int) -> None:
+        """Let the rule's next step be the one after ``step``."""
+        for weight in self.weights:
+            self.slots(weight)["step"] = torch.tensor(float(step), device=weight.part.device)
 
     def _rule(self, matrices: dict[str, Any], vectors: dict[str, Any]) -> torch.optim.Optimizer:
         config = self._config
@@ -73,81 +99,46 @@ class Optimizer:
         groups = [matrices, {**vectors, "adapts": False}]
         return Lamb(groups, **common, whole_squares=self._whole_squares)
 
-    def _whole_squares(self, parameters: Sequence[Tensor], squares: Tensor) -> Tensor:
-        """Shards are summed over tp, what every rank holds counts once."""
-        whole = [shard_dim(each) is None for each in parameters]
-        if self._tp.rank:
-            squares[..., torch.tensor(whole, device=squares.device)] = 0
-        return self._tp.all_reduce(squares)
+    def _whole_squares(self, parts: Sequence[Tensor], squares: Tensor) -> Tensor:
+        """Parts are summed; what every tensor-parallel rank holds counts once."""
+        twice = [id(each) in self._twice for each in parts]
+        squares[..., torch.tensor(twice, device=squares.device)] = 0
+        return self._summed(squares)
 
     def step(self, step: int) -> tuple[float, float]:
         """Apply the gradients of ``step``; gives their global norm and the learning rate."""
-        norm = self._global_norm()
+        parts = [weight.part for weight in self.weights if weight.part.grad is not None]
+        norm = self._global_norm(parts)
         if self._config.grad_clip:
-            everything = self._sharded + self._replicated
-            clip_grads_with_norm_(everything, self._config.grad_clip, norm)
+            clip_grads_with_norm_(parts, self._config.grad_clip, norm)
         rate = learning_rate(step, self._config, self._decay_steps)
         for group in self.rule.param_groups:
             group["lr"] = rate
         self.rule.step()
         return float(norm), rate
 
-    def _global_norm(self) -> Tensor:
-        """Norm over the whole model: shards are summed over tp, replicas count once."""
-        squares = get_total_norm(_gradients(self._sharded)).square()
-        self._tp.all_reduce(squares)
-        return (squares + get_total_norm(_gradients(self._replicated)).square()).sqrt()
+    def _global_norm(self, parts: Sequence[Tensor]) -> Tensor:
+        """Norm of the whole model's gradient."""
+        once = [
+            part.grad for part in parts if part.grad is not None and id(part) not in self._twice
+        ]
+        square = self._summed(get_total_norm(once).square())
+        return (square if self._staging is None else self._staging.all_reduce(square)).sqrt()
+
+    def _summed(self, squares: Tensor) -> Tensor:
+        for group in self._sharing:
+            squares = group.all_reduce(squares)
+        return squares
 
 
-class GradientBuckets:
-    """Gradients laid out in a few flat tensors, so that few large reductions average them."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter], group: Group) -> None:
-        self._group = group
-        self._flat = [_lay_out(bucket) for bucket in _buckets(parameters)]
-
-    def zero(self) -> None:
-        """Begin a step; backward accumulates into the buckets."""
-        for flat in self._flat:
-            flat.zero_()
-
-    def average(self) -> None:
-        """Replace every gradient by its mean over the group."""
-        for flat in self._flat:
-            self._group.all_reduce(flat).div_(self._group.size)
+def _counted_elsewhere(weight: Weight, sharing: Sequence[Group]) -> bool:
+    """Whether the first tensor-parallel rank holds the same."""
+    return weight.tp_dim is None and any(group.axis == "tp" and group.rank for group in sharing)
 
 
-def sum_over(group: Group, parameters: Sequence[nn.Parameter]) -> None:
-    """Replace the gradients of ``parameters`` by their sums over ``group``, all at once."""
-    gradients = _gradients(parameters)
+def sum_over(group: Group, parts: Sequence[Tensor]) -> None:
+    """Replace the gradients of ``parts`` by their sums over ``group``, all at once."""
+    gradients = [each.grad for each in parts if each.grad is not None]
     total = group.all_reduce(torch.cat([each.flatten() for each in gradients]))
-    parts = torch.split(total, [each.numel() for each in gradients])
-    torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(parts, gradients, strict=True)])
-
-
-def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    return [p.grad for p in parameters if p.grad is not None]
-
-
-def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
-    buckets: list[list[nn.Parameter]] = [[]]
-    size = 0
-    for parameter in parameters:
-        if size + parameter.nbytes > _BUCKET_BYTES and buckets[-1]:
-            buckets.append([])
-            size = 0
-        buckets[-1].append(parameter)
-        size += parameter.nbytes
-    return buckets
-
-
-def _lay_out(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """A flat tensor whose parts are the gradients of ``parameters``."""
-    flat = torch.zeros(
-        sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=parameters[0].device
-    )
-    offset = 0
-    for parameter in parameters:
-        parameter.grad = flat[offset : offset + parameter.numel()].view_as(parameter)
-        offset += parameter.numel()
-    return flat
+    sums = torch.split(total, [each.numel() for each in gradients])
+    torch._foreach_copy_(gradients, [s.view_as(g) for s, g in zip(sums, gradients, strict=True)])

@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collectors.clock import host_name
-from collectors.errors import DataError
+from collectors.errors import DataError, StorageError
 from collectors.recorder import Identity, NullRecorder, open_recorder
 from collectors.samplers.garbage import GarbageWatch
 from collectors.settings import Settings
 from engine.faults.grammar import parse_fault
 from engine.faults.registry import FAULTS
-from engine.groups import CurrentStep
-from engine.models.initialization import initialize
-from engine.models.transformer import Transformer
+from engine.groups.group import CurrentStep
 from engine.presence.presence import Presence
-from engine.training.checkpoint import CheckpointStore, check, load_state
+from engine.training.checkpoint import CheckpointStore, describe
 from engine.training.corpus import open_corpus
+from engine.training.export import export_model
 from engine.training.job import Job, JobResult
 from engine.training.loader import make_loader
 from engine.training.mesh import coordinates, open_mesh
-from engine.training.optimizer import Optimizer
+from engine.training.phases import Phases
+from engine.training.replica import build_replica
+from engine.training.restoring import restore
 from engine.training.saver import Saver
-from engine.training.state import restore_state
 from engine.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from engine.training.config import RunConfig
     from engine.training.corpus import Corpus
     from engine.training.mesh import Mesh
+    from engine.training.replica import Replica
     from engine.training.trainer import TrainingResult
 
 
@@ -74,13 +75,13 @@ def train_recorded(
     config: RunConfig,
     recorder: Recorder,
     *,
-    hooks: Callable[[Mesh, Transformer], Sequence[StepHook]] = lambda mesh, model: (),
+    hooks: Callable[[Mesh, Replica], Sequence[StepHook]] = lambda mesh, replica: (),
     board: Board | None = None,
 ) -> None:
     """The same with a recorder that the caller opened, and with ``hooks`` around every step.
 
     Args:
-        hooks: makes them, of this rank's groups and its model.
+        hooks: makes them, of this rank's groups and what it trains.
     """
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     current_step = CurrentStep(board=board)
@@ -105,13 +106,25 @@ def train_recorded(
             hooks=hooks,
         )
         if rank == 0:
+            model, problem = _export(run, saver)
             JobResult(
                 steps=result.steps,
                 loss=result.loss,
                 tokens_per_s=result.tokens_per_s,
                 checkpoint=str(saver.latest) if saver.latest else None,
-                warnings=(*saver.warnings, *_slow_ways(mesh)),
+                model=str(model) if model else None,
+                warnings=(*saver.warnings, *problem, *_slow_ways(mesh)),
             ).write(run)
+
+
+def _export(run: Path, saver: Saver) -> tuple[Path | None, tuple[str, ...]]:
+    """The last checkpoint as others load it; what went wrong is a warning."""
+    if saver.latest is None:
+        return None, ()
+    try:
+        return export_model(describe(saver.latest), run / "model"), ()
+    except StorageError as error:
+        return None, (f"no model directory was written: {error}",)
 
 
 def _slow_ways(mesh: Mesh) -> Iterator[str]:
@@ -144,38 +157,36 @@ def _train(
     mesh: Mesh,
     recorder: Recorder,
     current_step: CurrentStep,
-    hooks: Callable[[Mesh, Transformer], Sequence[StepHook]],
+    hooks: Callable[[Mesh, Replica], Sequence[StepHook]],
 ) -> tuple[TrainingResult, Saver]:
-    model = Transformer(config.model, mesh.tp, split=config.parallel.split_tokens)
-    initialize(model, config.train.seed, mesh.tp)
-    model.to(mesh.device)
-    optimizer = Optimizer(model, config.optimizer, decay_steps=config.decay_steps, tp=mesh.tp)
-    first_step = 1
+    phases = Phases(recorder, current_step)
+    replica = build_replica(config, mesh, phases, recorder)
+    first_step, samples = 1, 0
     if job.resume_from:
-        checkpoint = Path(job.resume_from)
-        first_step = check(checkpoint).step + 1
-        _, state = load_state(checkpoint)
-        restore_state(state, model, optimizer, mesh.tp, step=first_step - 1)
+        checkpoint = describe(Path(job.resume_from))
+        first_step, samples = checkpoint.step + 1, checkpoint.progress.samples
+        restore(checkpoint, replica.optimizer, mesh)
     saver = Saver(
         store=CheckpointStore(run / "checkpoints", config.checkpoint.keep),
-        model=model,
-        optimizer=optimizer,
+        model=config.model,
+        optimizer=replica.optimizer,
         mesh=mesh,
-        corpus=corpus,
+        tokenizer_json=corpus.tokenizer_json,
+        corpus=corpus.directory.name,
         recorder=recorder,
     )
     trainer = Trainer(
         config=config,
-        model=model,
-        optimizer=optimizer,
+        replica=replica,
         loader=make_loader(config, corpus, mesh.dp.rank),
         mesh=mesh,
+        phases=phases,
         recorder=recorder,
         current_step=current_step,
-        save=saver.save,
-        hooks=[*_injectors(job, config, mesh.rank, recorder), *hooks(mesh, model)],
+        saver=saver,
+        hooks=[*_injectors(job, config, mesh.rank, recorder), *hooks(mesh, replica)],
     )
-    return trainer.train(first_step), saver
+    return trainer.train(first_step, samples), saver
 
 
 def _injectors(job: Job, config: RunConfig, rank: int, recorder: Recorder) -> list[StepHook]:

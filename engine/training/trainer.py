@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from collectors.board import Activity
-from engine.models.loss import next_token_loss
-from engine.models.sharding import shard_dim
 from engine.process_meter import ProcessMeter
-from engine.training.optimizer import GradientBuckets, sum_over
+from engine.training.optimizer import sum_over
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
     from collectors.recorder import Recorder
-    from engine.groups import CurrentStep
-    from engine.models.transformer import Transformer
+    from engine.groups.group import CurrentStep
     from engine.step_hook import StepHook
     from engine.training.config import RunConfig
     from engine.training.loader import BatchLoader
     from engine.training.mesh import Mesh
-    from engine.training.optimizer import Optimizer
+    from engine.training.phases import Phases
+    from engine.training.replica import Replica
+    from engine.training.saver import Saver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +44,10 @@ class TrainingResult:
 
 
 class Trainer:
-    """Trains one rank's part of the model.
+    """Trains one rank's share of the model.
 
     Args:
-        save: writes a checkpoint after the given step; called by every rank.
+        saver: writes checkpoints.
         hooks: called around every step, in order.
     """
 
@@ -57,109 +55,101 @@ class Trainer:
         self,
         *,
         config: RunConfig,
-        model: Transformer,
-        optimizer: Optimizer,
+        replica: Replica,
         loader: BatchLoader,
         mesh: Mesh,
+        phases: Phases,
         recorder: Recorder,
         current_step: CurrentStep,
-        save: Callable[[int], None],
+        saver: Saver,
         hooks: Sequence[StepHook] = (),
     ) -> None:
         self._config = config
-        self._model = model
-        self._optimizer = optimizer
+        self._replica = replica
+        self._optimizer = replica.optimizer
         self._loader = loader
         self._mesh = mesh
+        self._phases = phases
         self._recorder = recorder
         self._current_step = current_step
-        self._save = save
+        self._saver = saver
         self._hooks = hooks
         self._meter = ProcessMeter()
         self._first_step = 1
-        parameters = list(model.parameters())
-        self._replicated = [each for each in parameters if shard_dim(each) is None]
-        self._buckets = GradientBuckets(parameters, mesh.dp) if mesh.dp.size > 1 else None
+        weights = replica.optimizer.weights
+        self._replicated = [each.part for each in weights if each.tp_dim is None]
 
-    def train(self, first_step: int = 1) -> TrainingResult:
-        """Do steps ``first_step`` to ``train.steps``, saving as the configuration says."""
+    def train(self, first_step: int = 1, samples: int = 0) -> TrainingResult:
+        """Do steps ``first_step`` to ``train.steps``, saving as the configuration says.
+
+        Args:
+            samples: how many were learned from before.
+        """
         self._first_step = first_step
         last_step, every = self._config.train.steps, self._config.checkpoint.every
         loss, seconds = float("nan"), 0.0
         try:
             for step in range(first_step, last_step + 1):
                 start = time.perf_counter()
-                loss = self._step(step)
+                loss = self._step(step, samples)
+                samples += self._config.train.batch_size
                 seconds += time.perf_counter() - start
                 if step == last_step or (every and step % every == 0):
-                    with self._phase(Activity.CHECKPOINT, step):
-                        self._save(step)
-                        self._mesh.world.barrier()
+                    with self._phases(Activity.CHECKPOINT, step):
+                        self._saver.save(step, samples)
+            self._saver.finish()
         finally:
+            self._saver.close()
             for hook in self._hooks:
                 hook.close()
         steps = last_step - first_step + 1
         rate = self._config.tokens_per_step * steps / seconds if seconds else None
         return TrainingResult(steps=last_step, loss=loss, tokens_per_s=rate)
 
-    def _step(self, step: int) -> float:
+    def _step(self, step: int, samples: int) -> float:
         self._current_step.number = step
         for hook in self._hooks:
             hook.on_step_begin(step)
         if self._current_step.board is not None:
             self._current_step.board.step(step, step - self._first_step)
         with self._recorder.span("step", step):
-            with self._phase(Activity.DATA, step):
-                tokens, targets = self._batch(step)
-            with self._phase(Activity.FORWARD, step):
-                loss = next_token_loss(self._model(tokens), targets, self._mesh.tp)
-            with self._phase(Activity.BACKWARD, step):
-                self._zero_gradients()
-                loss.backward()  # type: ignore[no-untyped-call]
-            mean_loss = self._synchronize(loss, step, split=self._model.splits(tokens))
-            with self._phase(Activity.OPTIMIZER, step):
+            if self._replica.data_parallel is not None:
+                self._replica.data_parallel.begin()
+            with self._phases(Activity.DATA, step):
+                tokens, targets = self._batch(samples)
+            loss = self._replica.micro_batches.run(tokens, targets, step)
+            mean_loss = self._synchronize(loss, step)
+            with self._phases(Activity.OPTIMIZER, step):
                 norm, rate = self._optimizer.step(step)
+                for weight in self._optimizer.weights:
+                    weight.drop_gradient()
             value = float(mean_loss)
         self._sample(step, loss=value, grad_norm=norm, learning_rate=rate)
         for hook in self._hooks:
             hook.on_step_end(step)
         return value
 
-    @contextmanager
-    def _phase(self, activity: Activity, step: int) -> Iterator[None]:
-        """A phase of the step, recorded and on the board."""
-        board = self._current_step.board
-        if board is not None:
-            board.activity(activity)
-        with self._recorder.span(activity.name.lower(), step):
-            yield
-        if board is not None:
-            board.activity(Activity.NONE)
-
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        tokens, targets = self._loader.batch(step)
+    def _batch(self, samples: int) -> tuple[Tensor, Tensor]:
+        tokens, targets = self._loader.batch(samples)
         device = self._mesh.device
         return torch.from_numpy(tokens).to(device), torch.from_numpy(targets).to(device)
 
-    def _zero_gradients(self) -> None:
-        if self._buckets is None:
-            self._optimizer.rule.zero_grad()
-        else:
-            self._buckets.zero()
-
-    def _synchronize(self, loss: Tensor, step: int, *, split: bool) -> Tensor:
-        """Average gradients and loss over the data-parallel group; gives the loss.
-
-        Args:
-            split: whether each tensor-parallel rank saw its own tokens only.
-        """
-        if split:
-            sum_over(self._mesh.tp, self._replicated)
-        if self._buckets is None:
-            return loss.detach()
+    def _synchronize(self, loss: Tensor, step: int) -> Tensor:
+        """Have every rank hold its part of the whole batch's gradient; gives the mean loss."""
         with self._recorder.span("grad_sync", step):
-            self._buckets.average()
-            return self._mesh.dp.all_reduce(loss.detach().clone()) / self._mesh.dp.size
+            if self._replica.data_parallel is not None:
+                self._replica.data_parallel.finish()
+            for weight in self._optimizer.weights:
+                weight.take_gradient()
+            if self._replica.parts[0].splits(self._tokens_at_a_time):
+                sum_over(self._mesh.tp, self._replicated)
+            loss = self._mesh.dp.all_reduce(loss) / self._mesh.dp.size
+            return self._mesh.pp.all_reduce(loss)
+
+    @property
+    def _tokens_at_a_time(self) -> int:
+        parts = self._mesh.dp.size * self._config.train.micro_batches
+        return self._config.tokens_per_step // parts
 
     def _sample(self, step: int, **whole_run: float) -> None:
         """Each rank records its own cost; what all ranks agree on is recorded once."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from engine.training.config import RunConfig
     from engine.training.job import Job
     from engine.training.mesh import Mesh
+    from engine.training.replica import Replica
 
 WAYS = ("fused", "split", "replicated", "chunked", "absent")
 """Fused operators; gloo's collectives and products, one after the other, with tokens split (gather
@@ -88,8 +89,8 @@ def output_path(run: Path, rank: int) -> Path:
 def _train(run: Path, job: Job, config: RunConfig) -> None:
     from engine.training.session import open_rank_recorder, train_recorded
 
-    def hooks(mesh: Mesh, model: Transformer) -> Sequence[StepHook]:
-        return [WaysInTurn(mesh, model, output_path(run, int(os.environ["RANK"])))]
+    def hooks(mesh: Mesh, replica: Replica) -> Sequence[StepHook]:
+        return [WaysInTurn(mesh, replica.parts[0], output_path(run, int(os.environ["RANK"])))]
 
     with closing(open_rank_recorder(run, job, config)) as recorder:
         train_recorded(run, job, config, recorder, hooks=hooks)

@@ -184,7 +184,7 @@ def _tell(result: LaunchResult) -> None:
     if training and not result.problem:
         rate = f", {training.tokens_per_s:,.0f} tokens/s" if training.tokens_per_s else ""
         narrate(f"finished {training.steps} steps: loss {training.loss:.3f}{rate}")
-        narrate(f"checkpoint: {training.checkpoint}")
+        narrate(f"model: {training.model or 'none was written'}")
         narrate(f"next: opsuite diagnose {result.run.run_id}")
     if result.problem:
         narrate(f"run {result.run.run_id} {result.status}")
@@ -205,6 +205,7 @@ def _document(result: LaunchResult) -> dict[str, Any]:
         "loss": training.loss if training and math.isfinite(training.loss) else None,
         "tokens_per_s": training.tokens_per_s if training else None,
         "checkpoint": training.checkpoint if training else None,
+        "model": training.model if training else None,
         "warnings": list(training.warnings) if training else [],
         "problem": result.problem,
         "failure": {

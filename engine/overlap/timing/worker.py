@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from collectors.recorder import NullRecorder
 from collectors.settings import Settings
-from engine.groups import CurrentStep, disconnect
+from engine.groups.group import CurrentStep, disconnect
 from engine.overlap.tensor_parallel import TensorParallelGroup
 from engine.overlap.timing.case import Plan
 from engine.overlap.timing.operation import Operation, check, ways_of

@@ -22,7 +22,7 @@ import json, os, random, signal, sys, time
 import torch
 import torch.distributed as dist
 from collectors.recorder import NullRecorder
-from engine.groups import CurrentStep
+from engine.groups.group import CurrentStep
 from engine.overlap.tensor_parallel import TensorParallelGroup
 
 directory, size, options = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])

@@ -20,7 +20,7 @@ import json, mmap, os, random, signal, sys, time
 from types import SimpleNamespace
 import torch
 from collectors.recorder import NullRecorder
-from engine.groups import CurrentStep, Group
+from engine.groups.group import CurrentStep, Group
 from engine.overlap import operators as op
 from engine.overlap.choices import Choice
 from engine.overlap.device import DeviceTransport, latest_epochs

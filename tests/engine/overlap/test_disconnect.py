@@ -19,7 +19,7 @@ def test_no_thread_of_gloo_is_left_for_the_interpreters_end(
     """There, one that frees a tensor would abort the process."""
     told = in_ranks(
         """
-from engine.groups import disconnect
+from engine.groups.group import disconnect
 from engine.overlap.operators import matmul_all_reduce
 
 def gloos():

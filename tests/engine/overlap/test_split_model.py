@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 LEARN = """
 from engine.models.config import ModelConfig
 from engine.models.initialization import initialize
-from engine.models.loss import next_token_loss
 from engine.models.sharding import gather, shard_dim
 from engine.models.transformer import Transformer
 from engine.training.optimizer import sum_over
@@ -26,9 +25,9 @@ targets = torch.randint(0, 300, (2, options["length"]))
 
 def learn(model, tp):
     initialize(model, 5, tp)
-    loss = next_token_loss(model(tokens), targets, tp)
+    loss = model(tokens, targets)
     loss.backward()
-    if tp is not None and model.splits(tokens):
+    if tp is not None and model.splits(tokens.numel()):
         sum_over(tp, [p for p in model.parameters() if shard_dim(p) is None])
     return loss.item(), {n: gather(p.grad, p, tp) for n, p in model.named_parameters()}
 
@@ -40,7 +39,8 @@ for choice in ("shared", "collective"):
             model = Transformer(config, group, split=split)
             loss, gradients = learn(model, group)
             far = max((gradients[n] - exact[n]).abs().max().item() for n in exact)
-            tell(way=[choice, kept, split], splits=model.splits(tokens), loss=loss - alone, far=far)
+            splits = model.splits(tokens.numel())
+            tell(way=[choice, kept, split], splits=splits, loss=loss - alone, far=far)
         group.close()
 """
 

@@ -6,19 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the engine extra")
 
-from collectors.recorder import NullRecorder  # noqa: E402
-from engine.groups import CurrentStep, Group  # noqa: E402
 from engine.training.config import OptimizerConfig  # noqa: E402
-from engine.training.optimizer import GradientBuckets, Optimizer, learning_rate  # noqa: E402
-
-ALONE = Group(
-    axis="tp",
-    ranks=[0],
-    global_rank=0,
-    process_group=None,
-    recorder=NullRecorder(),
-    current_step=CurrentStep(),
-)
+from engine.training.optimizer import Optimizer, learning_rate  # noqa: E402
+from engine.training.weights import tp_dims, weights_of  # noqa: E402
 
 
 def test_the_rate_rises_and_falls_to_its_end() -> None:
@@ -40,7 +30,7 @@ def test_gradients_are_limited_and_vectors_do_not_decay() -> None:
     reference.load_state_dict(model.state_dict())
     config = OptimizerConfig(lr=0.1, min_lr=0.1, warmup_steps=0, weight_decay=0.5, grad_clip=0.01)
     x = torch.randn(4, 8)
-    ours = Optimizer(model, config, decay_steps=1, tp=ALONE)
+    ours = Optimizer(weights_of([model], tp_dims([model])), config, decay_steps=1)
     model(x).sum().backward()
     norm, rate = ours.step(1)
 
@@ -58,20 +48,3 @@ def test_gradients_are_limited_and_vectors_do_not_decay() -> None:
     assert rate == 0.1
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter, reference.get_parameter(name))
-
-
-def test_buckets_hold_the_gradients() -> None:
-    model = torch.nn.Sequential(*(torch.nn.Linear(700, 700) for _ in range(6)))
-    buckets = GradientBuckets(list(model.parameters()), ALONE)
-    plain = [p.detach().clone().requires_grad_() for p in model.parameters()]
-    x = torch.randn(2, 700)
-    for _ in range(2):  # the second pass proves that the first left nothing behind
-        buckets.zero()
-        model(x).square().sum().backward()
-    buckets.average()
-    out = x
-    for weight, bias in zip(plain[::2], plain[1::2], strict=True):
-        out = torch.nn.functional.linear(out, weight, bias)
-    out.square().sum().backward()
-    for ours, expected in zip(model.parameters(), plain, strict=True):
-        torch.testing.assert_close(ours.grad, expected.grad)

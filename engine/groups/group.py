@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from collectors.clock import now_ns
+from engine.groups.pending import IN_FLIGHT, Pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collectors.board import Board
     from collectors.recorder import Recorder
 
+# Named so since torch 2.13, which warns of the names before.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}
 
 
@@ -79,8 +83,16 @@ class Meeting:
         if kind is None and self._current_step.board is not None:
             self._current_step.board.leave()
 
-    def record(self) -> None:
-        """All have come."""
+    def record(self, *, in_flight_since_ns: int | None = None) -> None:
+        """All have come.
+
+        Args:
+            in_flight_since_ns: when the communication began, where it then went on by itself.
+        """
+        if in_flight_since_ns is not None:
+            name = IN_FLIGHT + self._group.axis
+            end_ns, step = self._start_ns + self._waited_ns, self._current_step.number
+            self._recorder.record_span(name, in_flight_since_ns, end_ns, step)
         self._recorder.collective(
             self.name,
             group=self._group.name,
@@ -100,6 +112,7 @@ class Group:
     nothing and records nothing.
 
     Attributes:
+        axis: of the mesh, such as ``tp``.
         name: axis and global ranks, such as ``tp[0,1]``.
         ranks: global ranks, in the group's order.
         rank: this process's place in ``ranks``.
@@ -121,6 +134,7 @@ class Group:
         synchronous: bool = True,
     ) -> None:
         self.ranks = tuple(ranks)
+        self.axis = axis
         self.name = f"{axis}[{','.join(map(str, self.ranks))}]"
         self.rank = self.ranks.index(global_rank)
         self.size = len(self.ranks)
@@ -167,6 +181,18 @@ class Group:
         """Wait until every rank of the group is here."""
         if self.size > 1:
             self._record("barrier", 0, lambda: dist.barrier(group=self.process_group))
+
+    def start_all_gather(self, out: Tensor, part: Tensor) -> Pending:
+        """Begin to collect every rank's ``part`` in ``out``, in the group's order."""
+        meeting = self.meet("all_gather", part.nbytes)
+        work = _all_gather(out, part, group=self.process_group, async_op=True)
+        return Pending(work, meeting)
+
+    def start_reduce_scatter(self, out: Tensor, terms: Tensor) -> Pending:
+        """Begin to sum every rank's ``terms``, of which this rank's share comes to be ``out``."""
+        meeting = self.meet("reduce_scatter", terms.nbytes)
+        work = _reduce_scatter(out, terms, group=self.process_group, async_op=True)
+        return Pending(work, meeting)
 
     def close(self) -> None:
         """Leave the group: it communicates no more."""

@@ -1,0 +1,1 @@
+"""Groups of ranks that communicate, and how they come together."""
