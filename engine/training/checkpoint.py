@@ -107,7 +107,7 @@ class CheckpointStore:
         for path in (*(p for p in aside.iterdir() if p.is_file()), aside / STATE, aside):
             flush(path)
         if final.exists():  # written by a longer attempt that the run has since gone back from
-            shutil.rmtree(final)
+            _remove(final)
         aside.rename(final)
         flush(self._directory)
         self._make_room(final)
@@ -138,7 +138,7 @@ class CheckpointStore:
         stale = [p for p in others if _step_of(p) > _step_of(newest)]
         older = [p for p in others if _step_of(p) < _step_of(newest)]
         for path in stale + older[self._keep - 1 :]:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +211,13 @@ def _checkpoint(path: Path, description: dict[str, Any]) -> Checkpoint:
 def storage_error(error: OSError, step: int) -> StorageError:
     """What a refusing disk means to the save after ``step``."""
     return StorageError.from_os_error(error, f"saving step-{step:06d}")
+
+
+def _remove(path: Path) -> None:
+    """As a whole: half a checkpoint must not bear its name."""
+    aside = path.with_name(f"{path.name}.old{_UNFINISHED}")
+    path.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _step_of(path: Path) -> int:

@@ -179,7 +179,7 @@ for line in sys.stdin:  # no threads compute: a fork is as good as a new process
     if not child:
         module.save_from(pathlib.Path(sys.argv[2]), int(line))
     print(child, flush=True)
-    os.waitpid(child, 0)
+    print(os.waitpid(child, 0), flush=True)
 """
 
 
@@ -205,6 +205,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path, mesh: Me
             child = int(savers.stdout.readline())
             time.sleep(chance.uniform(0.05, 0.2))
             os.kill(child, signal.SIGKILL)
+            savers.stdout.readline()  # it has ended
             found = list(CheckpointStore(tmp_path, 2).check_all())
             assert found
             assert all(isinstance(each, Checkpoint) for each in found), found
