@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from collectors.errors import DataError, Unreachable, UsageError
+from collectors.errors import Unreachable, UsageError
 from collectors.run import RunDirectory
+from opsuite.model_export import newest
 from opsuite.output import narrate
 
 
@@ -50,16 +51,7 @@ def _is_a_path(reference: str) -> bool:
 
 def _newest_model(run: RunDirectory) -> ModelReference:
     """Its newest whole checkpoint, exported unless it has been."""
-    from engine.training.checkpoint import CheckpointStore
     from engine.training.export import exported
 
-    for found in CheckpointStore(run.checkpoints, keep=1).check_all():
-        if not isinstance(found, DataError):
-            directory = exported(found, run.path / "model", narrate)
-            return ModelReference(directory=directory, name=run.manifest.name)
-        narrate(f"skipped a damaged checkpoint: {found}")
-    raise DataError(
-        "the run has no checkpoint to serve",
-        where=str(run.checkpoints),
-        remedy="let it run until its first checkpoint, or name another run",
-    )
+    directory = exported(newest(run), run.path / "model", narrate)
+    return ModelReference(directory=directory, name=run.manifest.name)

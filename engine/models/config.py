@@ -20,9 +20,15 @@ class ModelConfig(Config):
     intermediate_size: int = Field(
         default=704, ge=8, le=1_000_000, description="width inside the MLP"
     )
+    head_size: int = Field(
+        default=0, ge=0, le=65536, description="width of a head; 0: hidden_size / n_heads"
+    )
+    qkv_bias: bool = Field(default=False, description="queries, keys, values have a bias (Qwen 2)")
+    qk_norm: bool = Field(default=False, description="queries and keys are normalised (Qwen 3)")
     max_seq_len: int = Field(default=1024, ge=8, le=4_194_304, description="longest context")
     rope_theta: float = Field(default=10000.0, gt=0, description="rotary base")
     norm_eps: float = Field(default=1e-5, gt=0, lt=1, description="of RMSNorm")
+    end_token: int = Field(default=0, ge=0, description="id of the token that ends a document")
     tie_embeddings: bool = Field(default=False, description="one matrix for input and output")
     window: int = Field(
         default=0, ge=0, le=4_194_304, description="tokens that attention looks back; 0: all"
@@ -33,15 +39,27 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:
-        if self.hidden_size % self.n_heads:
-            raise ValueError("hidden_size must be a multiple of n_heads")
+        if not self.head_size and self.hidden_size % self.n_heads:
+            raise ValueError("hidden_size must be a multiple of n_heads, or head_size be set")
+        if self.end_token >= self.vocab_size:
+            raise ValueError("end_token must be a token: less than vocab_size")
         if self.n_heads % self.n_kv_heads:
             raise ValueError("n_heads must be a multiple of n_kv_heads")
         if self.head_dim % 2:
-            raise ValueError("hidden_size / n_heads must be even: rotary positions pair up")
+            raise ValueError("a head's width must be even: rotary positions pair up")
         return self
 
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
-        return self.hidden_size // self.n_heads
+        return self.head_size or self.hidden_size // self.n_heads
+
+    @property
+    def query_size(self) -> int:
+        """Width of all query heads together."""
+        return self.n_heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        """Width of all key heads together, and of all value heads."""
+        return self.n_kv_heads * self.head_dim

@@ -23,6 +23,8 @@ _INDEX = "model.safetensors.index.json"
 _MAX_JSON_BYTES = 64 << 20
 _MAX_FILE_BYTES = 5 << 30
 _LLAMA, _MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"
+_QWEN2, _QWEN3 = "Qwen2ForCausalLM", "Qwen3ForCausalLM"
+_KNOWN = (_LLAMA, _MISTRAL, _QWEN2, _QWEN3)
 _PARALLEL = "OpsuiteParallelForCausalLM"
 _END_OF_TEXT = "<|endoftext|>"
 
@@ -52,16 +54,17 @@ def save_description(directory: Path, config: ModelConfig, tokenizer_json: str |
         OSError: the disk refused.
     """
     _write_json(directory / "config.json", _config_to_json(config))
-    special = {"bos_token_id": 0, "eos_token_id": 0}
+    special = {"bos_token_id": config.end_token, "eos_token_id": config.end_token}
     _write_json(directory / "generation_config.json", special)
     if tokenizer_json is not None:
         (directory / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+        end = _token_text(tokenizer_json, config.end_token)
         _write_json(
             directory / "tokenizer_config.json",
             {
                 "tokenizer_class": "PreTrainedTokenizerFast",
-                "bos_token": _END_OF_TEXT,
-                "eos_token": _END_OF_TEXT,
+                "bos_token": end,
+                "eos_token": end,
                 "model_max_length": config.max_seq_len,
                 "clean_up_tokenization_spaces": False,
             },
@@ -120,18 +123,29 @@ def _config_to_json(config: ModelConfig) -> dict[str, Any]:
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
+        "bos_token_id": config.end_token,
+        "eos_token_id": config.end_token,
         "dtype": "float32",
         "torch_dtype": "float32",
     }
 
 
 def _kind(config: ModelConfig) -> dict[str, Any]:
-    """A Llama; with a window, a Mistral; with parallel blocks, none that others know."""
-    if config.parallel_block:
-        name = {"architectures": [_PARALLEL], "model_type": "opsuite"}
-        return name | {"sliding_window": config.window or None}
+    """A Llama; with a window, a Mistral; a Qwen by its heads; else none that others know."""
+    of_qwen = config.qkv_bias or config.qk_norm
+    if config.parallel_block or (config.window and of_qwen) or (config.qkv_bias and config.qk_norm):
+        return {
+            "architectures": [_PARALLEL],
+            "model_type": "opsuite",
+            "sliding_window": config.window or None,
+            "parallel_block": config.parallel_block,
+            "qkv_bias": config.qkv_bias,
+            "qk_norm": config.qk_norm,
+        }
+    if config.qkv_bias:
+        return {"architectures": [_QWEN2], "model_type": "qwen2"}
+    if config.qk_norm:
+        return {"architectures": [_QWEN3], "model_type": "qwen3"}
     if config.window:
         name = {"architectures": [_MISTRAL], "model_type": "mistral"}
         return name | {"sliding_window": config.window}
@@ -140,7 +154,6 @@ def _kind(config: ModelConfig) -> dict[str, Any]:
 
 def _config_from_json(data: dict[str, Any], path: Path) -> ModelConfig:
     _require_supported(data, path)
-    heads = data.get("num_attention_heads")
     rope = data.get("rope_parameters") or {}
     try:
         config = ModelConfig(
@@ -154,42 +167,82 @@ def _config_from_json(data: dict[str, Any], path: Path) -> ModelConfig:
             rope_theta=data.get("rope_theta", rope.get("rope_theta", 10000.0)),
             norm_eps=data["rms_norm_eps"],
             tie_embeddings=data.get("tie_word_embeddings", False),
-            window=data.get("sliding_window") or 0,
-            parallel_block=data["architectures"] == [_PARALLEL],
+            window=_window(data),
+            head_size=_head_size(data),
+            end_token=_end_token(data),
+            **_features(data),
         )
     except KeyError as missing:
         raise DataError(f"the model's config lacks {missing}", where=str(path)) from None
     except (ValueError, ConfigError) as error:
         raise DataError(f"the model's config is not usable: {error}", where=str(path)) from None
-    if data.get("head_dim") not in (None, config.head_dim):
-        raise DataError(
-            f"head_dim {data['head_dim']} with {heads} heads of a {config.hidden_size} wide model"
-            " is not supported",
-            where=str(path),
-        )
     return config
+
+
+def _features(data: dict[str, Any]) -> dict[str, bool]:
+    """What the architecture has beside a Llama's."""
+    [architecture] = data["architectures"]
+    if architecture == _PARALLEL:
+        own = ("parallel_block", "qkv_bias", "qk_norm")
+        return {name: bool(data.get(name, name == "parallel_block")) for name in own}
+    return {"qkv_bias": architecture == _QWEN2, "qk_norm": architecture == _QWEN3}
+
+
+def _window(data: dict[str, Any]) -> int:
+    """Qwens name a window and use it only if they say so."""
+    if data["architectures"][0] in (_QWEN2, _QWEN3) and not data.get("use_sliding_window"):
+        return 0
+    return data.get("sliding_window") or 0
+
+
+def _head_size(data: dict[str, Any]) -> int:
+    """0 where it follows from the width."""
+    size = data.get("head_dim") or 0
+    return 0 if size * data["num_attention_heads"] == data["hidden_size"] else size
+
+
+def _end_token(data: dict[str, Any]) -> int:
+    """The first, where there are several."""
+    end = data.get("eos_token_id")
+    end = end[0] if isinstance(end, list) and end else end
+    return end if isinstance(end, int) and 0 <= end < data["vocab_size"] else 0
+
+
+def _token_text(tokenizer_json: str, token: int) -> str:
+    """What a tokenizer calls one of its special tokens."""
+    try:
+        added = json.loads(tokenizer_json).get("added_tokens", [])
+        return next(str(each["content"]) for each in added if each["id"] == token)
+    except (ValueError, AttributeError, KeyError, TypeError, StopIteration):
+        return _END_OF_TEXT
 
 
 def _require_supported(data: dict[str, Any], path: Path) -> None:
     architectures = data.get("architectures") or []
-    if architectures not in ([_LLAMA], [_MISTRAL], [_PARALLEL]):
+    if architectures not in [[name] for name in (*_KNOWN, _PARALLEL)]:
         raise DataError(
             f"cannot run a model of architecture {architectures or 'unknown'}",
             where=str(path),
-            remedy=f"give a model whose architecture is {_LLAMA} or {_MISTRAL}",
+            remedy=f"give a model whose architecture is one of: {', '.join(_KNOWN)}",
         )
     rope_type = (data.get("rope_parameters") or data.get("rope_scaling") or {}).get(
         "rope_type", "default"
     )
     refused = {
         "hidden_act": data.get("hidden_act", "silu") != "silu",
-        "attention_bias": bool(data.get("attention_bias")),
+        "attention_bias": architectures != [_QWEN2] and bool(data.get("attention_bias")),
+        "layer_types": _several_kinds(data),
         "mlp_bias": bool(data.get("mlp_bias")),
         "rope_scaling": rope_type != "default",
     }
     for key, unsupported in refused.items():
         if unsupported:
             raise DataError(f"the model's {key} is not supported", where=str(path))
+
+
+def _several_kinds(data: dict[str, Any]) -> bool:
+    """Whether some layers attend to a window and some to all."""
+    return len(set(data.get("layer_types") or ())) > 1
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -25,7 +25,7 @@ def initialize(model: Transformer, seed: int, tp: Group | None = None) -> None:
     """
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
-            parameter.fill_(1.0)
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             continue
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
         std = _STD

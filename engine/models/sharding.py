@@ -21,6 +21,17 @@ def shard_dim(parameter: Tensor) -> int | None:
     return getattr(parameter, "shard_dim", None)
 
 
+def mark_partial(parameter: Tensor) -> None:
+    """Say of a whole parameter that each rank applies it to its own features only: then its
+    gradient is the sum of theirs, whether tokens are split or not."""
+    parameter.partial = True  # type: ignore[attr-defined]
+
+
+def is_partial(parameter: Tensor) -> bool:
+    """Whether it was so marked."""
+    return getattr(parameter, "partial", False)
+
+
 def full_shape(parameter: Tensor, tp: Group | None) -> tuple[int, ...]:
     """The shape of the whole tensor that ``parameter`` is a part of."""
     shape = list(parameter.shape)

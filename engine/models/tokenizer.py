@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 END_OF_TEXT = "<|endoftext|>"  # separates documents; the model's bos and eos, id 0
-END_OF_TEXT_ID = 0
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

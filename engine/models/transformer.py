@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from engine.models.attention import causal_attention
 from engine.models.loss import next_token_loss
 from engine.models.partition import Part, whole
+from engine.models.sharding import mark_partial
 from engine.overlap.linear import (
     ColumnParallelLinear,
     RowParallelLinear,
@@ -106,11 +107,17 @@ class Attention(nn.Module):
         self.layer = layer
         self.head_dim = config.head_dim
         self.window = config.window
-        kv_size = config.n_kv_heads * config.head_dim
-        self.q_proj = ColumnParallelLinear(config.hidden_size, config.hidden_size, tp)
-        self.k_proj = ColumnParallelLinear(config.hidden_size, kv_size, tp)
-        self.v_proj = ColumnParallelLinear(config.hidden_size, kv_size, tp)
-        self.o_proj = RowParallelLinear(config.hidden_size, config.hidden_size, tp)
+        width, bias = config.hidden_size, config.qkv_bias
+        self.q_proj = ColumnParallelLinear(width, config.query_size, tp, bias=bias)
+        self.k_proj = ColumnParallelLinear(width, config.kv_size, tp, bias=bias)
+        self.v_proj = ColumnParallelLinear(width, config.kv_size, tp, bias=bias)
+        self.o_proj = RowParallelLinear(config.query_size, width, tp)
+        if config.qk_norm:
+            self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
+            self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
+            for norm in (self.q_norm, self.k_norm):
+                mark_partial(norm.weight)
+        self.normalized = config.qk_norm
 
     @property
     def inputs(self) -> tuple[ColumnParallelLinear, ...]:
@@ -120,6 +127,8 @@ class Attention(nn.Module):
     def attend(self, made: Sequence[Tensor], this: Pass) -> Tensor:
         """``inputs``' products, each [B S, ...], to this rank's heads [B S, Hq Dh]."""
         q, k, v = (each.view(*this.shape, -1, self.head_dim).transpose(1, 2) for each in made)
+        if self.normalized:
+            q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(q, *this.rotary), rotate(k, *this.rotary)
         if this.cache is None:
             out = causal_attention(q, k, v, window=self.window)

@@ -49,14 +49,25 @@ class ShardedLayer(nn.Module):
 
 
 class ColumnParallelLinear(ShardedLayer):
-    """``y = x W^T`` with the output features split: y holds all tokens, this rank's features."""
+    """``y = x W^T + b`` with the output features split: y has all tokens, this rank's features."""
 
     shard_dim = 0
 
+    bias: nn.Parameter | None
+
     def __init__(
-        self, in_features: int, out_features: int, tp: TensorParallelGroup | None = None
+        self,
+        in_features: int,
+        out_features: int,
+        tp: TensorParallelGroup | None = None,
+        *,
+        bias: bool = False,
     ) -> None:
         super().__init__(out_features, in_features, tp)
+        self.bias = None
+        if bias:
+            self.bias = nn.Parameter(torch.empty(self.weight.shape[0]))
+            self.bias.shard_dim = 0  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor, *, split: bool = False) -> Tensor:
         """``[tokens (/ tp if split), in_features]`` to ``[tokens, out_features / tp]``."""
@@ -107,9 +118,13 @@ def column_parallel(
     """Several column-parallel layers on one input: one gathering serves them all."""
     tp, weights = layers[0].tp, [layer.weight for layer in layers]
     if tp is None:
-        return tuple(F.linear(x, weight) for weight in weights)
+        return tuple(F.linear(x, layer.weight, layer.bias) for layer in layers)
     operator = all_gather_matmul if split else replicated_matmul
-    return operator(x, weights, tp)
+    products = operator(x, weights, tp)
+    return tuple(
+        product if layer.bias is None else product + layer.bias
+        for product, layer in zip(products, layers, strict=True)
+    )
 
 
 def row_parallel(*pairs: tuple[Tensor, RowParallelLinear], split: bool = False) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from collectors.errors import StorageError, UsageError
+from collectors.errors import DataError, StorageError, UsageError
 from engine.training.sources import KINDS, count_others, list_sources, read_documents
 
 if TYPE_CHECKING:
@@ -67,8 +67,23 @@ class Corpus:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """How text becomes tokens.
+
+    Attributes:
+        size: tokens at most.
+        end: the token that ends a document.
+        tokenizer: a ``tokenizer.json``; None: one is learned from the text.
+    """
+
+    size: int
+    end: int = 0
+    tokenizer: Path | None = None
+
+
 def prepare_corpus(
-    config: DataConfig, vocab_size: int, cache: Path, narrate: Callable[[str], None]
+    config: DataConfig, vocabulary: Vocabulary, cache: Path, narrate: Callable[[str], None]
 ) -> Corpus:
     """Find the corpus of ``config`` in ``cache``, or build it there.
 
@@ -80,14 +95,14 @@ def prepare_corpus(
         StorageError: the cache cannot be written.
     """
     sources = list_sources(config.paths)
-    directory = cache / _key(sources, vocab_size, config.max_bytes)
+    directory = cache / _key(sources, vocabulary, config.max_bytes)
     corpus = open_corpus(directory)
     if corpus is None:
         narrate(f"corpus: reading {len(sources)} files, at most {config.max_bytes / 1e6:.1f} MB")
         if others := count_others(config.paths):
             narrate(f"corpus: {others} files of other kinds left out (read are {KINDS})")
         try:
-            corpus = _build(sources, vocab_size, config.max_bytes, directory)
+            corpus = _build(sources, vocabulary, config.max_bytes, directory)
         except OSError as error:
             raise StorageError.from_os_error(error, "writing the corpus cache") from error
     narrate(f"corpus: {corpus}")
@@ -106,26 +121,54 @@ def open_corpus(directory: Path) -> Corpus | None:
         return None
 
 
-def _key(sources: list[Path], vocab_size: int, max_bytes: int) -> str:
-    digest = hashlib.sha256(f"{_FORMAT} {vocab_size} {max_bytes}\n".encode())
+def _key(sources: list[Path], vocabulary: Vocabulary, max_bytes: int) -> str:
+    digest = hashlib.sha256(f"{_FORMAT} {vocabulary.size} {max_bytes}\n".encode())
+    if vocabulary.tokenizer is not None:
+        digest.update(f"{vocabulary.end}\n".encode() + _read_tokenizer(vocabulary.tokenizer))
     for source in sources:
         status = source.stat()
         digest.update(f"{source} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _build(sources: list[Path], vocab_size: int, max_bytes: int, directory: Path) -> Corpus:
-    from engine.models.tokenizer import train_tokenizer
+def _read_tokenizer(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"the model's tokenizer is unreadable: {error.strerror}",
+            where=str(path),
+            remedy="put the model's tokenizer.json beside its weights",
+        ) from None
 
+
+def _tokenizer(vocabulary: Vocabulary, sample: Iterable[str]) -> Tokenizer:
+    from engine.models.tokenizer import load_tokenizer, train_tokenizer
+
+    if vocabulary.tokenizer is None:
+        return train_tokenizer(sample, vocabulary.size)
+    tokenizer = load_tokenizer(vocabulary.tokenizer)
+    if tokenizer.get_vocab_size() > vocabulary.size:
+        raise DataError(
+            f"the tokenizer knows {tokenizer.get_vocab_size()} tokens, the model {vocabulary.size}",
+            where=str(vocabulary.tokenizer),
+            remedy="give a tokenizer that belongs to the model",
+        )
+    return tokenizer
+
+
+def _build(sources: list[Path], vocabulary: Vocabulary, max_bytes: int, directory: Path) -> Corpus:
     directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     aside = Path(tempfile.mkdtemp(prefix=".building-", dir=directory.parent))
     try:
         sample = _TextReader(sources, min(max_bytes, _TOKENIZER_SAMPLE_BYTES))
-        tokenizer = train_tokenizer(sample, vocab_size)
+        tokenizer = _tokenizer(vocabulary, sample)
         reader = _TextReader(sources, max_bytes)
-        dtype = "uint16" if vocab_size <= 1 << 16 else "uint32"
+        dtype = "uint16" if vocabulary.size <= 1 << 16 else "uint32"
         with (aside / "tokens.bin").open("wb") as out:
-            n_tokens = sum(_write(out, ids, dtype) for ids in _encode(tokenizer, reader))
+            n_tokens = sum(
+                _write(out, ids, dtype) for ids in _encode(tokenizer, reader, vocabulary.end)
+            )
         if not n_tokens:
             raise UsageError(
                 "the data holds no text",
@@ -191,26 +234,24 @@ def _utf8(text: str | None) -> bytes | None:
         return None
 
 
-def _encode(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[list[int]]:
+def _encode(tokenizer: Tokenizer, texts: Iterable[str], end: int) -> Iterator[list[int]]:
     batch: list[str] = []
     size = 0
     for text in texts:
         batch.append(text)
         size += len(text)
         if size >= _BATCH_BYTES:
-            yield _ids(tokenizer, batch)
+            yield _ids(tokenizer, batch, end)
             batch, size = [], 0
     if batch:
-        yield _ids(tokenizer, batch)
+        yield _ids(tokenizer, batch, end)
 
 
-def _ids(tokenizer: Tokenizer, batch: list[str]) -> list[int]:
-    from engine.models.tokenizer import END_OF_TEXT_ID
-
+def _ids(tokenizer: Tokenizer, batch: list[str], end: int) -> list[int]:
     ids: list[int] = []
     for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
         ids += encoding.ids
-        ids.append(END_OF_TEXT_ID)
+        ids.append(end)
     return ids
 
 

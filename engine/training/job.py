@@ -24,6 +24,9 @@ class Job:
         run_id: the run that its records belong to.
         config: a :class:`~engine.training.config.RunConfig` as data.
         corpus: directory of the prepared corpus.
+        first_step: the next to do.
+        first_sample: samples that were learned from before it.
+        batches: where ranks find the batches of their host's loader; None: each loads its own.
         resume_from: directory of the checkpoint to go on from, or None.
         cores: cores of each local rank; empty where ranks are not pinned.
         unpinned: the reason for that, or "".
@@ -33,6 +36,9 @@ class Job:
     run_id: str
     config: dict[str, Any]
     corpus: str
+    first_step: int
+    first_sample: int
+    batches: dict[str, Any] | None
     resume_from: str | None
     cores: tuple[tuple[int, ...], ...]
     unpinned: str

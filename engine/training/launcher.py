@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collectors.errors import ConfigError, DataError, UsageError
@@ -14,18 +15,19 @@ from engine.faults.registry import FAULTS, check_faults
 from engine.training.affinity import available_cores, plan_affinity
 from engine.training.checkpoint import CheckpointStore
 from engine.training.config import RunConfig
-from engine.training.corpus import open_corpus, prepare_corpus
+from engine.training.corpus import Vocabulary, open_corpus, prepare_corpus
 from engine.training.failure import Finished, Interrupted, RankFailure
+from engine.training.host_loader import host_loader, shared_memory
 from engine.training.job import Job, JobResult
 from engine.training.loader import make_loader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from engine.training.affinity import AffinityPlan
     from engine.training.checkpoint import Checkpoint
     from engine.training.corpus import Corpus
+    from engine.training.host_loader import SharedMemoryOfBatches
 
 FINISHED, FAILED, INTERRUPTED = "finished", "failed", "interrupted"
 _EXIT_CODES = {FINISHED: 0, FAILED: 1, INTERRUPTED: 130}
@@ -83,6 +85,7 @@ def launch(
         StorageError: the disk refused.
     """
     check_faults(config.faults, ranks=config.parallel.world_size, steps=config.train.steps)
+    _check_origin(config)
     plan = _plan(config, narrate)
     start = _newest_whole(resume, config, narrate) if resume else None
     corpus = _corpus(config, home, start, narrate)
@@ -91,22 +94,44 @@ def launch(
     run = _begin(config, home, command, resume)
     result = LaunchResult(run=run, status=FAILED, training=None, problem="the launcher failed")
     try:
-        _hand_over(run, config, corpus, start, plan)
-        narrate(f"run {run.run_id}: {config.parallel.world_size} rank(s), logs in {run.logs}")
-        with watch(run):
-            outcome = run_ranks(run, config.parallel.world_size, worker)
+        with shared_memory(config) as batches:
+            _hand_over(run, config, corpus, start=start, plan=plan, batches=batches)
+            narrate(f"run {run.run_id}: {config.parallel.world_size} rank(s), logs in {run.logs}")
+            with watch(run), _loading(run, batches):
+                outcome = run_ranks(run, config.parallel.world_size, worker)
         result = _conclude(run, outcome)
     finally:
         run.finish(result.status, result.exit_code)
     return result
 
 
+def _check_origin(config: RunConfig) -> None:
+    """The weights to begin with are of a model of this shape."""
+    from engine.models.huggingface import load_config
+
+    origin = config.train.init_from
+    if origin and load_config(Path(origin)) != config.model:
+        raise ConfigError(
+            "the model to begin with has another shape",
+            where=f"{origin} and the section model",
+            remedy="leave model.* out: the shape comes with the weights",
+        )
+
+
+def _loading(
+    run: RunDirectory, batches: SharedMemoryOfBatches | None
+) -> AbstractContextManager[None]:
+    return host_loader(run.path, run.logs, batches) if batches else nullcontext()
+
+
 def _hand_over(
     run: RunDirectory,
     config: RunConfig,
     corpus: Corpus,
+    *,
     start: Checkpoint | None,
     plan: AffinityPlan,
+    batches: SharedMemoryOfBatches | None,
 ) -> None:
     """Leave in the run directory what its ranks will read."""
     JobResult.clear(run.path)
@@ -114,6 +139,9 @@ def _hand_over(
         run_id=run.run_id,
         config=config.model_dump(mode="json"),
         corpus=str(corpus.directory),
+        first_step=start.step + 1 if start else 1,
+        first_sample=start.progress.samples if start else 0,
+        batches=batches.to_json() if batches else None,
         resume_from=str(start.path) if start else None,
         cores=plan.cores,
         unpinned=plan.reason,
@@ -214,12 +242,16 @@ def _corpus(
     config: RunConfig, home: Path, start: Checkpoint | None, narrate: Callable[[str], None]
 ) -> Corpus:
     cache = home / "cache" / "corpus"
+    origin = Path(config.train.init_from) / "tokenizer.json" if config.train.init_from else None
+    vocabulary = Vocabulary(
+        size=config.model.vocab_size, end=config.model.end_token, tokenizer=origin
+    )
     if start is None:
-        return prepare_corpus(config.data, config.model.vocab_size, cache, narrate)
+        return prepare_corpus(config.data, vocabulary, cache, narrate)
     # The tokens as they were, although the sources may have changed since.
     if earlier := open_corpus(cache / start.progress.corpus):
         return earlier
-    corpus = prepare_corpus(config.data, config.model.vocab_size, cache, narrate)
+    corpus = prepare_corpus(config.data, vocabulary, cache, narrate)
     if corpus.directory.name != start.progress.corpus:
         raise DataError(
             "the data has changed since the checkpoint, and what was prepared of it is gone",

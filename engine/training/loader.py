@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from collectors.errors import UsageError
+from engine.training.batch import Batch
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 
 class BatchLoader:
-    """Windows of a token stream in an order that a seed shuffles anew in every epoch.
+    """Windows of a token stream in an order that a seed shuffles anew in every epoch; see
+    :class:`~engine.training.batch.Batches`.
 
     A step reads the next ``batch_size`` samples of an endless sequence of epochs; a data-parallel
     rank takes its contiguous share of them. Tensor- and pipeline-parallel peers construct equal
@@ -30,6 +32,9 @@ class BatchLoader:
         seq_len: tokens in a sample, of which each predicts the next.
         batch_size: samples in a step, over all data-parallel ranks.
         dp_rank, dp_size: this rank's place along the data-parallel axis.
+
+    Attributes:
+        bytes_read: of tokens, so far.
 
     Raises:
         UsageError: the tokens do not fill one batch.
@@ -59,6 +64,7 @@ class BatchLoader:
         self._seed = seed
         share = batch_size // dp_size
         self._share = slice(dp_rank * share, (dp_rank + 1) * share)
+        self.bytes_read = 0
         self._order: dict[int, npt.NDArray[np.int64]] = {}
 
     def samples(self, first: int) -> list[int]:
@@ -66,12 +72,21 @@ class BatchLoader:
         places = (divmod(first + i, self.n_windows) for i in range(self._batch_size))
         return [int(self._epoch(epoch)[place]) for epoch, place in places]
 
-    def batch(self, first: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """This rank's tokens and the tokens that follow them, each int64 [batch / dp, seq_len]."""
-        starts = np.asarray(self.samples(first)[self._share]) * self._seq_len
-        places = starts[:, None] + np.arange(self._seq_len + 1)
-        window = self._tokens[places].astype(np.int64)
-        return window[:, :-1], window[:, 1:]
+    def windows(self, first: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """What all ranks together read: tokens [batch, seq_len + 1] and the samples' ids."""
+        return self._read(self.samples(first))
+
+    def batch(self, step: int, first: int) -> Batch:
+        """This rank's part of the step's batch."""
+        windows, ids = self._read(self.samples(first)[self._share])
+        window = windows.astype(np.int64)
+        return Batch(tokens=window[:, :-1], targets=window[:, 1:], samples=ids.tolist())
+
+    def _read(self, samples: list[int]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        ids = np.asarray(samples, dtype=np.int64)
+        places = (ids * self._seq_len)[:, None] + np.arange(self._seq_len + 1)
+        self.bytes_read += places.size * self._tokens.itemsize
+        return self._tokens[places].astype(np.int32), ids
 
     def _epoch(self, epoch: int) -> npt.NDArray[np.int64]:
         if epoch not in self._order:

@@ -139,6 +139,8 @@ def _counted_elsewhere(weight: Weight, sharing: Sequence[Group]) -> bool:
 def sum_over(group: Group, parts: Sequence[Tensor]) -> None:
     """Replace the gradients of ``parts`` by their sums over ``group``, all at once."""
     gradients = [each.grad for each in parts if each.grad is not None]
+    if group.size == 1 or not gradients:
+        return
     total = group.all_reduce(torch.cat([each.flatten() for each in gradients]))
     sums = torch.split(total, [each.numel() for each in gradients])
     torch._foreach_copy_(gradients, [s.view_as(g) for s, g in zip(sums, gradients, strict=True)])

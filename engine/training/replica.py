@@ -11,7 +11,7 @@ from engine.training.data_parallel import DataParallel
 from engine.training.micro_batches import Accumulation
 from engine.training.optimizer import Optimizer
 from engine.training.pipeline import Pipeline, parts_of
-from engine.training.weights import tp_dims, weights_of
+from engine.training.weights import tp_cuts, weights_of
 
 if TYPE_CHECKING:
     from collectors.recorder import Recorder
@@ -43,10 +43,10 @@ def build_replica(config: RunConfig, mesh: Mesh, phases: Phases, recorder: Recor
     """Make it, with the weights that the seed gives."""
     stages = parts_of(config.model, config.parallel, mesh.pp.rank)
     parts = tuple(_part(config, mesh, part) for _, part in stages)
-    dims = tp_dims(parts)
+    cuts = tp_cuts(parts)
     data_parallel = _data_parallel(config, mesh, parts)
     optimizer = Optimizer(
-        weights_of(parts, dims),
+        weights_of(parts, cuts),
         config.optimizer,
         decay_steps=config.decay_steps,
         sharing=(mesh.tp, mesh.dp),

@@ -31,35 +31,35 @@ if TYPE_CHECKING:
     from engine.training.weights import Weight
 
 
-@torch.no_grad()
 def restore(checkpoint: Checkpoint, optimizer: Optimizer, mesh: Mesh) -> None:
     """Take this rank's parts of the weights and moments; every rank calls this.
 
     Raises:
         DataError: a tensor is missing, or of another shape.
     """
-    parts = list(state_parts(optimizer))
+    _read(checkpoint.path / STATE, list(state_parts(optimizer)), mesh)
+    optimizer.go_on_after(checkpoint.step)
+
+
+def begin_from(model: Path, optimizer: Optimizer, mesh: Mesh) -> None:
+    """Take this rank's parts of the weights in a Hugging Face directory; every rank calls this.
+
+    Raises:
+        DataError: a tensor is missing, or of another shape.
+    """
+    _read(model, [(weight.name, weight.part, weight) for weight in optimizer.weights], mesh)
+
+
+@torch.no_grad()
+def _read(directory: Path, parts: list[tuple[str, Tensor, Weight]], mesh: Mesh) -> None:
     found: dict[str, Tensor] = {}
     if mesh.dp.rank == 0:
         found = {name: torch.empty(weight.tp_shape) for name, _, weight in parts}
         layout = StateLayout(mesh)
-        read_tensors(
-            checkpoint.path / STATE,
-            {name: layout.tp_whole(found[name], weight) for name, _, weight in parts},
-        )
+        whole = {name: layout.tp_whole(found[name], weight) for name, _, weight in parts}
+        read_tensors(directory, whole)
     for name, part, weight in parts:
         part.copy_(_own(found.get(name), weight, mesh))
-    optimizer.go_on_after(checkpoint.step)
-
-
-@torch.no_grad()
-def take_weights(weights: Mapping[str, Tensor], optimizer: Optimizer, mesh: Mesh) -> None:
-    """Begin from whole tensors that every rank was given, by Hugging Face's names."""
-    for weight in optimizer.weights:
-        whole = weights[weight.name]
-        if weight.tp_dim is not None:
-            whole = whole.chunk(mesh.tp.size, weight.tp_dim)[mesh.tp.rank]
-        weight.part.copy_(_dp_part(whole, mesh))
 
 
 def read_tensors(directory: Path, into: Mapping[str, Tensor]) -> None:

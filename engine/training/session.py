@@ -19,13 +19,15 @@ from engine.presence.presence import Presence
 from engine.training.checkpoint import CheckpointStore, describe
 from engine.training.corpus import open_corpus
 from engine.training.export import export_model
+from engine.training.host_loader import SharedMemoryOfBatches
 from engine.training.job import Job, JobResult
 from engine.training.loader import make_loader
 from engine.training.mesh import coordinates, open_mesh
 from engine.training.phases import Phases
 from engine.training.replica import build_replica
-from engine.training.restoring import restore
+from engine.training.restoring import begin_from, restore
 from engine.training.saver import Saver
+from engine.training.shared_batches import SharedBatches
 from engine.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collectors.board import Board
     from collectors.recorder import Recorder
     from engine.step_hook import StepHook
+    from engine.training.batch import Batches
     from engine.training.config import RunConfig
     from engine.training.corpus import Corpus
     from engine.training.mesh import Mesh
@@ -161,11 +164,10 @@ def _train(
 ) -> tuple[TrainingResult, Saver]:
     phases = Phases(recorder, current_step)
     replica = build_replica(config, mesh, phases, recorder)
-    first_step, samples = 1, 0
     if job.resume_from:
-        checkpoint = describe(Path(job.resume_from))
-        first_step, samples = checkpoint.step + 1, checkpoint.progress.samples
-        restore(checkpoint, replica.optimizer, mesh)
+        restore(describe(Path(job.resume_from)), replica.optimizer, mesh)
+    elif config.train.init_from:
+        begin_from(Path(config.train.init_from), replica.optimizer, mesh)
     saver = Saver(
         store=CheckpointStore(run / "checkpoints", config.checkpoint.keep),
         model=config.model,
@@ -178,7 +180,7 @@ def _train(
     trainer = Trainer(
         config=config,
         replica=replica,
-        loader=make_loader(config, corpus, mesh.dp.rank),
+        batches=_batches(job, config, corpus, mesh),
         mesh=mesh,
         phases=phases,
         recorder=recorder,
@@ -186,7 +188,21 @@ def _train(
         saver=saver,
         hooks=[*_injectors(job, config, mesh.rank, recorder), *hooks(mesh, replica)],
     )
-    return trainer.train(first_step, samples), saver
+    return trainer.train(job.first_step, job.first_sample), saver
+
+
+def _batches(job: Job, config: RunConfig, corpus: Corpus, mesh: Mesh) -> Batches:
+    """From the host's loader, where there is one."""
+    if job.batches is None:
+        return make_loader(config, corpus, mesh.dp.rank)
+    memory = SharedMemoryOfBatches.from_json(job.batches)
+    share = memory.slots.rows // mesh.dp.size
+    return SharedBatches(
+        memory.path,
+        memory.slots,
+        reader=int(os.environ["LOCAL_RANK"]),
+        share=slice(mesh.dp.rank * share, (mesh.dp.rank + 1) * share),
+    )
 
 
 def _injectors(job: Job, config: RunConfig, rank: int, recorder: Recorder) -> list[StepHook]:

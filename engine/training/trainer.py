@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from collectors.recorder import Recorder
     from engine.groups.group import CurrentStep
     from engine.step_hook import StepHook
+    from engine.training.batch import Batches
     from engine.training.config import RunConfig
-    from engine.training.loader import BatchLoader
     from engine.training.mesh import Mesh
     from engine.training.phases import Phases
     from engine.training.replica import Replica
     from engine.training.saver import Saver
+
+READ = "data.read"
+"""The event that tells which samples a replica read for a step."""
+_MOST_TOLD = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,7 @@ class Trainer:
         *,
         config: RunConfig,
         replica: Replica,
-        loader: BatchLoader,
+        batches: Batches,
         mesh: Mesh,
         phases: Phases,
         recorder: Recorder,
@@ -67,7 +71,7 @@ class Trainer:
         self._config = config
         self._replica = replica
         self._optimizer = replica.optimizer
-        self._loader = loader
+        self._batches = batches
         self._mesh = mesh
         self._phases = phases
         self._recorder = recorder
@@ -77,7 +81,8 @@ class Trainer:
         self._meter = ProcessMeter()
         self._first_step = 1
         weights = replica.optimizer.weights
-        self._replicated = [each.part for each in weights if each.tp_dim is None]
+        self._whole = [each.part for each in weights if each.tp_dim is None]
+        self._partial = [each.part for each in weights if each.cut.partial]
 
     def train(self, first_step: int = 1, samples: int = 0) -> TrainingResult:
         """Do steps ``first_step`` to ``train.steps``, saving as the configuration says.
@@ -116,7 +121,7 @@ class Trainer:
             if self._replica.data_parallel is not None:
                 self._replica.data_parallel.begin()
             with self._phases(Activity.DATA, step):
-                tokens, targets = self._batch(samples)
+                tokens, targets = self._batch(step, samples)
             loss = self._replica.micro_batches.run(tokens, targets, step)
             mean_loss = self._synchronize(loss, step)
             with self._phases(Activity.OPTIMIZER, step):
@@ -129,10 +134,14 @@ class Trainer:
             hook.on_step_end(step)
         return value
 
-    def _batch(self, samples: int) -> tuple[Tensor, Tensor]:
-        tokens, targets = self._loader.batch(samples)
+    def _batch(self, step: int, samples: int) -> tuple[Tensor, Tensor]:
+        batch = self._batches.batch(step, samples)
+        if self._mesh.tp.rank == 0 and self._mesh.pp.rank == 0:
+            self._recorder.event(
+                READ, subject=step, attributes={"samples": batch.samples[:_MOST_TOLD]}
+            )
         device = self._mesh.device
-        return torch.from_numpy(tokens).to(device), torch.from_numpy(targets).to(device)
+        return torch.from_numpy(batch.tokens).to(device), torch.from_numpy(batch.targets).to(device)
 
     def _synchronize(self, loss: Tensor, step: int) -> Tensor:
         """Have every rank hold its part of the whole batch's gradient; gives the mean loss."""
@@ -141,8 +150,8 @@ class Trainer:
                 self._replica.data_parallel.finish()
             for weight in self._optimizer.weights:
                 weight.take_gradient()
-            if self._replica.parts[0].splits(self._tokens_at_a_time):
-                sum_over(self._mesh.tp, self._replicated)
+            split = self._replica.parts[0].splits(self._tokens_at_a_time)
+            sum_over(self._mesh.tp, self._whole if split else self._partial)
             loss = self._mesh.dp.all_reduce(loss) / self._mesh.dp.size
             return self._mesh.pp.all_reduce(loss)
 

@@ -8,12 +8,25 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.distributed.tensor import DTensor
 
-from engine.models.sharding import shard_dim
+from engine.models.sharding import is_partial, shard_dim
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class TpCut:
+    """How the ranks of a tensor-parallel group share a parameter.
+
+    Attributes:
+        dim: the dimension that was cut; None: each holds the whole.
+        partial: whether each applies the whole to its own features only.
+    """
+
+    dim: int | None
+    partial: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,13 +37,18 @@ class Weight:
         name: in the whole model, as Hugging Face calls it.
         parameter: the module's own; data parallelism makes it a DTensor.
         part: this rank's part of its values, in the same memory.
-        tp_dim: the dimension that tensor parallelism cut, or None.
+        cut: how tensor parallelism cut it.
     """
 
     name: str
     parameter: nn.Parameter
     part: Tensor
-    tp_dim: int | None
+    cut: TpCut
+
+    @property
+    def tp_dim(self) -> int | None:
+        """The dimension that tensor parallelism cut, or None."""
+        return self.cut.dim
 
     @property
     def tp_shape(self) -> tuple[int, ...]:
@@ -56,19 +74,19 @@ class Weight:
         self.part.grad = None
 
 
-def tp_dims(modules: Sequence[nn.Module]) -> dict[str, int | None]:
+def tp_cuts(modules: Sequence[nn.Module]) -> dict[str, TpCut]:
     """How tensor parallelism cut each parameter; to be asked before dp wraps them."""
     return {
-        name: shard_dim(parameter)
+        name: TpCut(dim=shard_dim(parameter), partial=is_partial(parameter))
         for module in modules
         for name, parameter in module.named_parameters()
     }
 
 
-def weights_of(modules: Sequence[nn.Module], dims: dict[str, int | None]) -> list[Weight]:
+def weights_of(modules: Sequence[nn.Module], cuts: Mapping[str, TpCut]) -> list[Weight]:
     """This rank's weights, those of all its parts of the model in order."""
     return [
-        Weight(name=name, parameter=parameter, part=_part(parameter), tp_dim=dims[name])
+        Weight(name=name, parameter=parameter, part=_part(parameter), cut=cuts[name])
         for module in modules
         for name, parameter in module.named_parameters()
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from collectors.errors import UsageError
 from opsuite.output import narrate, print_data, print_json
@@ -20,11 +21,51 @@ if TYPE_CHECKING:
     from collectors.run import RunDirectory
     from collectors.settings import Settings
 
+
+class Exports(TyperGroup):
+    """A name that is no command is a run's, whose model is meant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - click's, or a copy
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            args = ["model", *args]
+        return super().resolve_command(ctx, args)
+
+
 export = typer.Typer(
-    no_args_is_help=True, help="Tell Prometheus or OpenTelemetry what is recorded."
+    cls=Exports,
+    no_args_is_help=True,
+    help="A run's model for others; what is recorded, for Prometheus or OpenTelemetry.",
 )
 
 _FOLLOW_S = 1.0
+
+
+@export.command()
+def model(
+    run: Annotated[str, typer.Argument(help="Run id, its beginning, or `last`.")],
+    *,
+    step: Annotated[
+        int | None, typer.Option(min=1, help="Of a checkpoint that was kept; else the newest.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="A directory to make; else one in the run's own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where it is as JSON.")] = False,
+) -> None:
+    """Write a training run's model as a Hugging Face directory: `opsuite export RUN --step N`."""
+    from collectors.run import RunDirectory
+    from collectors.settings import Settings
+    from opsuite.extras import require_engine
+    from opsuite.model_export import export_step
+
+    require_engine()
+    directory = RunDirectory.open(Settings.from_environment().home, run, kind="training")
+    written = export_step(directory, step=step, output=output)
+    if as_json:
+        document = {"run": directory.run_id, "step": written.step, "model": str(written.directory)}
+        print_json(document)
+    else:
+        print_data(str(written.directory))
 
 
 @export.command()

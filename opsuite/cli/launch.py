@@ -28,7 +28,7 @@ def launch(
         Path | None, typer.Argument(metavar="[CONFIG.toml]", help="Without it: all defaults.")
     ] = None,
     *,
-    nproc: Annotated[int | None, typer.Option(min=1, help="Ranks in all; must be tp x dp.")] = None,
+    nproc: Annotated[int | None, typer.Option(min=1, help="Ranks in all: tp x pp x dp.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as train.steps=9.")
     ] = None,
@@ -39,6 +39,10 @@ def launch(
     fault: Annotated[
         list[str] | None,
         typer.Option(metavar="FAULT", help="Inject one: slow-rank:rank=1,steps=60-110."),
+    ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Begin with the weights of a Hugging Face directory."),
     ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Continue a run from its last checkpoint.")
@@ -64,6 +68,8 @@ def launch(
     home = settings.home
     run = None if resume is None else _find_run(home, resume, config)
     layers = _layers(config, run, data or [], fault or [], overrides or [])
+    if init_from is not None:
+        layers.insert(-1, _origin(init_from, run))
     resolved = _with_ranks(layers, nproc)
     value = resolved.value
     check_faults(value.faults, ranks=value.parallel.world_size, steps=value.train.steps)
@@ -118,6 +124,22 @@ def _layers(
     return layers
 
 
+def _origin(directory: str, run: RunDirectory | None) -> Layer:
+    """The shape of the model to begin with; its weights are read by the ranks."""
+    from collectors.errors import UsageError
+    from engine.models.huggingface import load_config
+
+    if run is not None:
+        raise UsageError(
+            "a resumed run goes on with its own weights",
+            where="--init-from",
+            remedy="leave it out, or start a new run",
+        )
+    path = Path(directory).expanduser().absolute()
+    model = load_config(path).model_dump(mode="json")
+    return "--init-from", {"model": model, "train": {"init_from": str(path)}}
+
+
 def _with_ranks(layers: list[Layer], nproc: int | None) -> Resolved[RunConfig]:
     """Resolve, with the axis that nobody set following from the number of ranks."""
     from collectors.configuration import DEFAULT, resolve
@@ -128,11 +150,15 @@ def _with_ranks(layers: list[Layer], nproc: int | None) -> Resolved[RunConfig]:
     parallel = resolved.value.parallel
     if nproc is None or nproc == parallel.world_size:
         return resolved
-    for free, fixed in (("dp", parallel.tp), ("tp", parallel.dp)):
+    for free, fixed in (
+        ("dp", parallel.tp * parallel.pp),
+        ("tp", parallel.dp * parallel.pp),
+    ):
         if resolved.provenance[f"parallel.{free}"] == DEFAULT and nproc % fixed == 0:
             return resolve(RunConfig, [*layers, ("--nproc", {"parallel": {free: nproc // fixed}})])
     raise ConfigError(
-        f"{nproc} ranks cannot be parallel.tp ({parallel.tp}) x parallel.dp ({parallel.dp})",
+        f"{nproc} ranks cannot be parallel.tp ({parallel.tp}) x parallel.pp ({parallel.pp})"
+        f" x parallel.dp ({parallel.dp})",
         where="--nproc",
         remedy="make --nproc their product, or leave it out",
     )

@@ -82,15 +82,23 @@ def test_a_run_stands_for_its_newest_whole_checkpoint(
     for reference in ("last", run.run_id, str(run.path)):
         result = CliRunner().invoke(app, ["serve", reference])
         assert result.exit_code == 1
-        assert "no checkpoint to serve" in result.stderr
+        assert "no checkpoint yet" in result.stderr
     for step in (90, 100, 110):
         checkpoint = run.checkpoints / f"step-{step:06d}"
         checkpoint.mkdir()
-        facts: dict[str, object] = {"format": 1, "step": step, "corpus": "c", "files": {}}
+        facts: dict[str, object] = {
+            "format": 2,
+            "step": step,
+            "samples": 0,
+            "corpus": "c",
+            "files": {},
+        }
         (checkpoint / "trainer.json").write_text(json.dumps(facts))
     damaged = run.checkpoints / "step-000110" / "trainer.json"
     damaged.write_text("{")
+    (run.path / "model").mkdir()
+    (run.path / "model" / "checkpoint.txt").write_text("step-000100")  # its export is there
     found = resolve_model(home, "last")
-    assert found.directory == run.checkpoints / "step-000100"
+    assert found.directory == run.path / "model"
     assert found.name == "small"
     assert "skipped a damaged checkpoint" in capsys.readouterr().err

@@ -27,13 +27,23 @@ SHAPES = [
                 intermediate_size=96, max_seq_len=64, tie_embeddings=True, rope_theta=5e5),
     ModelConfig(vocab_size=300, hidden_size=64, n_layers=2, n_heads=4, n_kv_heads=2,
                 intermediate_size=96, max_seq_len=64, window=7),
+    ModelConfig(vocab_size=300, hidden_size=64, n_layers=2, n_heads=4, n_kv_heads=2,
+                intermediate_size=96, max_seq_len=64, qkv_bias=True, end_token=7),
+    ModelConfig(vocab_size=300, hidden_size=64, n_layers=2, n_heads=4, n_kv_heads=2, head_size=24,
+                intermediate_size=96, max_seq_len=64, qk_norm=True, tie_embeddings=True),
+    ModelConfig(vocab_size=300, hidden_size=64, n_layers=2, n_heads=4, n_kv_heads=2, head_size=8,
+                intermediate_size=96, max_seq_len=64),
 ]  # fmt: skip
-NAMES = ["untied", "tied", "window"]
+NAMES = ["untied", "tied", "window", "qwen2", "qwen3", "narrow heads"]
 
 
 def model_of(config: ModelConfig, seed: int = 0) -> Transformer:
     model = Transformer(config)
     initialize(model, seed)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:  # norms and biases that do nothing would prove nothing
+            parameter.data += torch.rand(parameter.shape, generator=generator)
     return model.eval()
 
 
@@ -59,7 +69,10 @@ def test_transformers_computes_the_same_logits_from_our_directory(
 @pytest.mark.parametrize("config", SHAPES, ids=NAMES)
 def test_directories_written_by_transformers_load(config: ModelConfig, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    kind = "Mistral" if config.window else "Llama"
+    kind = {"window": "Mistral", "qkv_bias": "Qwen2", "qk_norm": "Qwen3"}.get(
+        next((name for name in ("window", "qkv_bias", "qk_norm") if getattr(config, name)), ""),
+        "Llama",
+    )
     theirs = getattr(transformers, f"{kind}ForCausalLM")(
         getattr(transformers, f"{kind}Config")(
             vocab_size=config.vocab_size, hidden_size=config.hidden_size,
@@ -67,6 +80,8 @@ def test_directories_written_by_transformers_load(config: ModelConfig, tmp_path:
             num_key_value_heads=config.n_kv_heads, intermediate_size=config.intermediate_size,
             max_position_embeddings=config.max_seq_len, rope_theta=config.rope_theta,
             rms_norm_eps=config.norm_eps, tie_word_embeddings=config.tie_embeddings,
+            bos_token_id=config.end_token, eos_token_id=config.end_token, pad_token_id=None,
+            **({"head_dim": config.head_dim} if config.head_size else {}),
             **({"sliding_window": config.window} if config.window else {}),
         )
     )  # fmt: skip

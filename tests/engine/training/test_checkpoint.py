@@ -28,7 +28,7 @@ from engine.training.mesh import open_mesh  # noqa: E402
 from engine.training.optimizer import MOMENTS, Optimizer  # noqa: E402
 from engine.training.restoring import restore  # noqa: E402
 from engine.training.saver import Saver  # noqa: E402
-from engine.training.weights import tp_dims, weights_of  # noqa: E402
+from engine.training.weights import tp_cuts, weights_of  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ def fill(optimizer: Optimizer, value: float) -> None:
 
 def make_optimizer() -> Optimizer:
     model = Transformer(MODEL)
-    return Optimizer(weights_of([model], tp_dims([model])), OptimizerConfig(), decay_steps=9)
+    return Optimizer(weights_of([model], tp_cuts([model])), OptimizerConfig(), decay_steps=9)
 
 
 class Saves:

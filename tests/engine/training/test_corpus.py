@@ -11,7 +11,7 @@ import pytest
 
 from collectors.errors import DataError, UsageError
 from engine.training.config import DataConfig
-from engine.training.corpus import Corpus, open_corpus, prepare_corpus
+from engine.training.corpus import Corpus, Vocabulary, open_corpus, prepare_corpus
 from engine.training.sources import list_sources
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ TEXTS = ["def first():\n    return 1\n", "Größe: 5 ± 2 €\n", "x = 'it''s'\n
 
 def prepare(path: Path, cache: Path, max_bytes: int = 10_000) -> Corpus:
     config = DataConfig(paths=[str(path)], max_bytes=max_bytes)
-    return prepare_corpus(config, 300, cache, lambda _: None)
+    return prepare_corpus(config, Vocabulary(size=300), cache, lambda _: None)
 
 
 def write_jsonl(path: Path, texts: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -21,10 +22,12 @@ from collectors.run import RunDirectory  # noqa: E402
 from collectors.spool import SpoolReader  # noqa: E402
 from engine.training import launcher  # noqa: E402
 from engine.training.config import RunConfig  # noqa: E402
+from engine.training.corpus import open_corpus  # noqa: E402
 from engine.training.failure import Finished  # noqa: E402
 from engine.training.job import Job  # noqa: E402
 from engine.training.launcher import LaunchResult, launch  # noqa: E402
 from engine.training.session import train_rank  # noqa: E402
+from engine.training.trainer import READ  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +49,8 @@ def records(run: RunDirectory, kind: Kind) -> list[tuple[int, str, int, float]]:
             name = batch.names[int(names[at])]
             assert batch.identity is not None
             rank = batch.identity.rank
-            assert rank is not None
+            if rank is None:  # the host's loader
+                continue
             found.append((rank, name, int(record["step"]), float(record["value"])))
     return found
 
@@ -149,6 +153,8 @@ def test_both_ranks_record_the_same_collectives(
     seen: dict[int, list[tuple[str, int, int, float]]] = {}
     for batch in SpoolReader(straight[mesh].run.spool).poll():
         assert batch.identity is not None
+        if batch.identity.rank is None:
+            continue
         here = batch.records[kinds(batch.records) == Kind.COLLECTIVE]
         here = here[[batch.names[int(g)] == group for g in here["group"]]]
         assert set(here["group_size"]) == {2}
@@ -189,6 +195,38 @@ def test_a_resume_is_bitwise(
         before, after = load_file(file), load_file(ours)
         assert before.keys() == after.keys()
         assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_replicas_may_become_fewer_and_more(run: Runner, tmp_path: Path) -> None:
+    """2, 1 and 4 of them: each sample of the epoch is read once, and the loss is one run's."""
+    read: list[tuple[int, int, list[int]]] = []
+    told = losses(run(parallel=ALONE, train={"steps": 30, "batch_size": 8}).run)
+    result: LaunchResult | None = None
+    for dp, last in ((2, 10), (1, 20), (4, 30)):
+        before = None if result is None else RunDirectory.load(result.run.path)
+        train = {"steps": last, "batch_size": 8}
+        result = run(parallel={"dp": dp}, train=train, resume=before)
+        assert result.status == "finished", result.problem
+    assert result is not None
+    for batch in SpoolReader(result.run.spool).poll():
+        if batch.identity is None or batch.identity.rank is None:
+            continue
+        rank = batch.identity.rank
+        points = batch.records[kinds(batch.records) == Kind.EVENT]
+        for record, name in zip(points, name_ids(points), strict=True):
+            if batch.names[int(name)] == READ:
+                facts = json.loads(batch.names[int(record["attributes"])])
+                read.append((int(record["step"]), rank, facts["samples"]))
+    seen = [sample for *_, samples in sorted(read) for sample in samples]
+    corpus = open_corpus(Path(Job.read(result.run.path).corpus))
+    assert corpus is not None
+    n_windows = (corpus.n_tokens - 1) // 32
+    assert len(seen) == 30 * 8 > n_windows  # into the second epoch
+    for first in range(0, len(seen), n_windows):
+        epoch = seen[first : first + n_windows]
+        assert len(set(epoch)) == len(epoch)
+    both = losses(result.run)
+    assert max(abs(both[step] - told[step]) for step in told) <= 1e-4
 
 
 def test_a_damaged_checkpoint_is_passed_over(

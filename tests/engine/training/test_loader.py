@@ -41,16 +41,16 @@ def test_an_epoch_reads_every_window_once(windows: int, batch_size: int, seed: i
 
 @given(first=st.integers(0, 4000), dp_size=st.sampled_from([1, 2, 4]), seed=st.integers(0, 99))
 def test_ranks_share_a_batch_and_need_no_history(first: int, dp_size: int, seed: int) -> None:
-    alone, _ = loader(200, 8, seed=seed).batch(first)
+    alone = loader(200, 8, seed=seed).batch(1, first).tokens
     parts = [
-        loader(200, 8, seed=seed, dp_rank=rank, dp_size=dp_size).batch(first)[0]
+        loader(200, 8, seed=seed, dp_rank=rank, dp_size=dp_size).batch(1, first).tokens
         for rank in range(dp_size)
     ]
     assert np.array_equal(np.concatenate(parts), alone)
     walked = loader(200, 8, seed=seed)
     for earlier in range(max(0, first - 480), first, 8):
-        walked.batch(earlier)
-    assert np.array_equal(walked.batch(first)[0], alone)
+        walked.batch(1, earlier)
+    assert np.array_equal(walked.batch(1, first).tokens, alone)
 
 
 @given(
@@ -71,9 +71,9 @@ def test_batches_may_change_their_size_on_the_way(
 
 
 def test_targets_are_the_next_tokens() -> None:
-    tokens, targets = loader(41, 2).batch(0)
-    assert tokens.shape == targets.shape == (2, SEQ_LEN)
-    assert np.array_equal(targets, tokens + 1)
+    batch = loader(41, 2).batch(1, 0)
+    assert batch.tokens.shape == batch.targets.shape == (2, SEQ_LEN)
+    assert np.array_equal(batch.targets, batch.tokens + 1)
 
 
 def test_less_than_a_batch_is_refused() -> None:

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="needs the engine extra")
 
 from engine.training.config import OptimizerConfig  # noqa: E402
 from engine.training.optimizer import Optimizer, learning_rate  # noqa: E402
-from engine.training.weights import tp_dims, weights_of  # noqa: E402
+from engine.training.weights import tp_cuts, weights_of  # noqa: E402
 
 
 def test_the_rate_rises_and_falls_to_its_end() -> None:
@@ -30,7 +30,7 @@ def test_gradients_are_limited_and_vectors_do_not_decay() -> None:
     reference.load_state_dict(model.state_dict())
     config = OptimizerConfig(lr=0.1, min_lr=0.1, warmup_steps=0, weight_decay=0.5, grad_clip=0.01)
     x = torch.randn(4, 8)
-    ours = Optimizer(weights_of([model], tp_dims([model])), config, decay_steps=1)
+    ours = Optimizer(weights_of([model], tp_cuts([model])), config, decay_steps=1)
     model(x).sum().backward()
     norm, rate = ours.step(1)
 
