@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from engine.models.operations import TORCH, Operations
+
 if TYPE_CHECKING:
     from engine.overlap.linear import ColumnParallelLinear
     from engine.overlap.tensor_parallel import TensorParallelGroup
@@ -20,7 +22,12 @@ _CHUNK_NUMEL = 1 << 22  # logits at a time: 16 MiB in float32 stay near the core
 
 
 def next_token_loss(
-    hidden: Tensor, head: ColumnParallelLinear, targets: Tensor, *, split: bool = False
+    hidden: Tensor,
+    head: ColumnParallelLinear,
+    targets: Tensor,
+    *,
+    split: bool = False,
+    by: Operations = TORCH,
 ) -> Tensor:
     """Mean negative log-likelihood, nats.
 
@@ -30,29 +37,24 @@ def next_token_loss(
         targets: [tokens], of all ranks of the tensor-parallel group.
     """
     if head.tp is None:
-        loss = _ChunkedCrossEntropy.apply(hidden, head.weight, targets)  # type: ignore[no-untyped-call]
+        loss = _ChunkedCrossEntropy.apply(hidden, head.weight, targets, by)  # type: ignore[no-untyped-call]
         return cast("Tensor", loss)
     logits = head(hidden, split=split).float()
     losses = _VocabParallelCrossEntropy.apply(logits, targets, head.tp)  # type: ignore[no-untyped-call]
     return cast("Tensor", losses).mean()
 
 
-def cross_entropy_(logits: Tensor, targets: Tensor) -> Tensor:
-    """Losses [T] of ``targets`` [T] under ``logits`` [T, V] (float32), which become their own
-    gradients: of the sum of the losses."""
-    total = torch.logsumexp(logits, dim=-1)
-    target = targets.unsqueeze(-1)
-    losses: Tensor = total - logits.gather(-1, target).squeeze(-1)
-    logits.sub_(total.unsqueeze(-1)).exp_()
-    logits.scatter_add_(-1, target, torch.full_like(target, -1, dtype=logits.dtype))
-    return losses
-
-
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """The mean loss; its gradients are made with it, so that logits are made once."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        by: Operations,
+    ) -> Tensor:
         of_hidden = torch.empty_like(hidden)
         of_weight = torch.zeros_like(weight)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -60,7 +62,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for first in range(0, hidden.shape[0], rows):
             some = slice(first, first + rows)
             logits = (hidden[some] @ weight.t()).float()
-            total += cross_entropy_(logits, targets[some]).sum()
+            total += by.cross_entropy_(logits, targets[some]).sum()
             gradients = logits.to(weight.dtype)
             torch.mm(gradients, weight, out=of_hidden[some])
             of_weight.addmm_(gradients.t(), hidden[some])
@@ -70,10 +72,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return mean
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # noqa: ANN401
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # noqa: ANN401
         of_hidden, of_weight = ctx.saved_tensors
         scale = gradient / ctx.n_tokens
-        return of_hidden * scale.to(of_hidden.dtype), of_weight * scale.to(of_weight.dtype), None
+        scaled = (of_hidden * scale.to(of_hidden.dtype), of_weight * scale.to(of_weight.dtype))
+        return *scaled, None, None
 
 
 class _VocabParallelCrossEntropy(torch.autograd.Function):

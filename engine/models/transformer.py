@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
 from engine.models.attention import causal_attention
 from engine.models.loss import next_token_loss
+from engine.models.operations import TORCH, Operations
 from engine.models.partition import Part, whole
 from engine.models.sharding import mark_partial
 from engine.overlap.linear import (
@@ -59,15 +59,16 @@ class Pass:
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation (Zhang & Sennrich 2019)."""
+    """Root-mean-square normalisation of the last dimension."""
 
-    def __init__(self, size: int, eps: float) -> None:
+    def __init__(self, size: int, eps: float, by: Operations) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(size))
         self.eps = eps
+        self.by = by
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        return self.by.rms_norm(x, self.weight, self.eps)
 
 
 class RotaryPositions(nn.Module):
@@ -93,18 +94,15 @@ class RotaryPositions(nn.Module):
         return self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the pairs (i, i + Dh/2) of x [B, H, S, Dh] by their positions' angles."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
-
-
 class Attention(nn.Module):
     """Grouped-query causal self-attention; heads are split over the tensor-parallel group."""
 
-    def __init__(self, config: ModelConfig, layer: int, tp: TensorParallelGroup | None) -> None:
+    def __init__(
+        self, config: ModelConfig, layer: int, tp: TensorParallelGroup | None, by: Operations
+    ) -> None:
         super().__init__()
         self.layer = layer
+        self.by = by
         self.head_dim = config.head_dim
         self.window = config.window
         width, bias = config.hidden_size, config.qkv_bias
@@ -113,8 +111,8 @@ class Attention(nn.Module):
         self.v_proj = ColumnParallelLinear(width, config.kv_size, tp, bias=bias)
         self.o_proj = RowParallelLinear(config.query_size, width, tp)
         if config.qk_norm:
-            self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
-            self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
+            self.q_norm = RMSNorm(config.head_dim, config.norm_eps, by)
+            self.k_norm = RMSNorm(config.head_dim, config.norm_eps, by)
             for norm in (self.q_norm, self.k_norm):
                 mark_partial(norm.weight)
         self.normalized = config.qk_norm
@@ -129,7 +127,7 @@ class Attention(nn.Module):
         q, k, v = (each.view(*this.shape, -1, self.head_dim).transpose(1, 2) for each in made)
         if self.normalized:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, *this.rotary), rotate(k, *this.rotary)
+        q, k = self.by.rotate(q, *this.rotary), self.by.rotate(k, *this.rotary)
         if this.cache is None:
             out = causal_attention(q, k, v, window=self.window)
         else:
@@ -140,8 +138,9 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """SwiGLU (Shazeer 2020)."""
 
-    def __init__(self, config: ModelConfig, tp: TensorParallelGroup | None) -> None:
+    def __init__(self, config: ModelConfig, tp: TensorParallelGroup | None, by: Operations) -> None:
         super().__init__()
+        self.by = by
         self.gate_proj = ColumnParallelLinear(config.hidden_size, config.intermediate_size, tp)
         self.up_proj = ColumnParallelLinear(config.hidden_size, config.intermediate_size, tp)
         self.down_proj = RowParallelLinear(config.intermediate_size, config.hidden_size, tp)
@@ -154,18 +153,20 @@ class MLP(nn.Module):
     def gated(self, made: Sequence[Tensor]) -> Tensor:
         """``inputs``' products to what :attr:`down_proj` takes."""
         gate, up = made
-        return F.silu(gate) * up
+        return self.by.gated(gate, up)
 
 
 class Block(nn.Module):
     """One pre-norm decoder layer: attention, then the MLP."""
 
-    def __init__(self, config: ModelConfig, layer: int, tp: TensorParallelGroup | None) -> None:
+    def __init__(
+        self, config: ModelConfig, layer: int, tp: TensorParallelGroup | None, by: Operations
+    ) -> None:
         super().__init__()
-        self.self_attn = Attention(config, layer, tp)
-        self.mlp = MLP(config, tp)
-        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.self_attn = Attention(config, layer, tp, by)
+        self.mlp = MLP(config, tp, by)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps, by)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps, by)
 
     def forward(self, x: Tensor, this: Pass) -> Tensor:
         made = column_parallel(self.input_layernorm(x), *self.self_attn.inputs, split=this.split)
@@ -180,11 +181,13 @@ class ParallelBlock(nn.Module):
     Tokens are gathered once and reduced once, where :class:`Block` does each twice.
     """
 
-    def __init__(self, config: ModelConfig, layer: int, tp: TensorParallelGroup | None) -> None:
+    def __init__(
+        self, config: ModelConfig, layer: int, tp: TensorParallelGroup | None, by: Operations
+    ) -> None:
         super().__init__()
-        self.self_attn = Attention(config, layer, tp)
-        self.mlp = MLP(config, tp)
-        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.self_attn = Attention(config, layer, tp, by)
+        self.mlp = MLP(config, tp, by)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps, by)
 
     def forward(self, x: Tensor, this: Pass) -> Tensor:
         attention, mlp = self.self_attn, self.mlp
@@ -202,15 +205,17 @@ class Decoder(nn.Module):
     Its layers are called by their numbers in the whole model.
     """
 
-    def __init__(self, config: ModelConfig, tp: TensorParallelGroup | None, part: Part) -> None:
+    def __init__(
+        self, config: ModelConfig, tp: TensorParallelGroup | None, part: Part, by: Operations
+    ) -> None:
         super().__init__()
         self.part = part
         if part.first:
             self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size, tp)
         kind = ParallelBlock if config.parallel_block else Block
-        self.layers = nn.ModuleDict({str(i): kind(config, i, tp) for i in part.layers})
+        self.layers = nn.ModuleDict({str(i): kind(config, i, tp, by) for i in part.layers})
         if part.last:
-            self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+            self.norm = RMSNorm(config.hidden_size, config.norm_eps, by)
         self.rotary = RotaryPositions(config)
 
     def forward(self, x: Tensor, this: Pass) -> Tensor:
@@ -230,6 +235,7 @@ class Transformer(nn.Module):
         split: whether tokens between layers are split over ``tp`` where their number allows it
             (sequence parallelism).
         part: what of the model this is; None: all of it.
+        by: who does what is neither product nor attention.
     """
 
     def __init__(
@@ -239,17 +245,19 @@ class Transformer(nn.Module):
         *,
         split: bool = False,
         part: Part | None = None,
+        by: Operations = TORCH,
     ) -> None:
         super().__init__()
         self.config = config
         self.part = part or whole(config.n_layers)
-        self.model = Decoder(config, tp, self.part)
+        self.model = Decoder(config, tp, self.part, by)
         if self.part.last:
             self.lm_head = ColumnParallelLinear(config.hidden_size, config.vocab_size, tp)
             if config.tie_embeddings:
                 self.lm_head.weight = self.model.embed_tokens.weight
         self.split = split
         self.tp = tp
+        self.by = by
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -300,7 +308,9 @@ class Transformer(nn.Module):
         if not self.part.last:
             return hidden
         if targets is not None:
-            return next_token_loss(hidden, self.lm_head, targets.flatten(), split=this.split)
+            return next_token_loss(
+                hidden, self.lm_head, targets.flatten(), split=this.split, by=self.by
+            )
         scores: Tensor = self.lm_head(hidden, split=this.split)
         return scores.view(*shape, -1)
 

@@ -7,19 +7,14 @@ operands, does not use them or does not copy asynchronously.
 
 from __future__ import annotations
 
-import re
-import subprocess
-import tempfile
-from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import triton
-from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from engine.kernels.disassembly import SPILLS, disassemble
 from engine.overlap.kernels import products
 from engine.overlap.kernels.tile_shape import MAX_SPLITS, SHARED_LIMITS, TileShape, default_shape
 
@@ -32,12 +27,7 @@ DTYPES = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8e4nv": 1}
 _TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 _FP8_CORES = {90: "QGMMA", 100: "UTCQMMA"}
 _ASYNCHRONOUS = ("LDGSTS", "UTMALDG")
-_SPILLS = ("STL", "LDL")
 _TABLES = {"scattered_product": 2, "sum_of_terms": _SIZE}  # loads of addresses, 8 bytes each
-_INSTRUCTION = re.compile(
-    r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE
-)
-_USAGE = re.compile(r"REG:(\d+) STACK:(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +70,7 @@ class Compiled:
     def faults(self) -> list[str]:
         """Why it is refused; empty: it is good."""
         found = []
-        spills = self._count(*_SPILLS)
+        spills = self._count(*SPILLS)
         if spills or self.stack_bytes:
             found.append(f"spills: {spills} instructions, {self.stack_bytes} bytes of stack")
         if self.shared_bytes > SHARED_LIMITS[self.arch]:
@@ -149,7 +139,7 @@ def compile_variant(variant: Variant, arch: int) -> Compiled:
     tile = variant.shape
     options = {"num_warps": tile.warps, "num_stages": tile.stages} if variant.tiled else {}
     kernel = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
-    registers, stack, instructions = _disassemble(kernel.asm["cubin"])
+    registers, stack, instructions = disassemble(kernel.asm["cubin"])
     return Compiled(
         variant=variant,
         arch=arch,
@@ -197,21 +187,6 @@ def _is_aligned(name: str, kind: str, variant: Variant) -> bool:
     sizes = ("n", "k", "stride_x", "stride_n", "stride_k", "stride_out", "shard_rows", "count")
     pointer_or_size = kind.startswith("*") or (kind != "constexpr" and name in sizes)
     return pointer_or_size and name not in variant.unaligned
-
-
-def _disassemble(cubin: bytes) -> tuple[int, int, Counter[str]]:
-    """Registers, bytes of stack, instructions."""
-    tool = knobs.nvidia.cuobjdump.path
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "kernel.cubin"
-        file.write_bytes(cubin)
-        usage, code = (
-            subprocess.run([tool, option, file], capture_output=True, text=True, check=True).stdout
-            for option in ("-res-usage", "-sass")
-        )
-    found = _USAGE.search(usage)
-    assert found is not None, usage
-    return int(found[1]), int(found[2]), Counter(_INSTRUCTION.findall(code))
 
 
 def compile_all() -> Iterator[Compiled]:

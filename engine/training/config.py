@@ -30,6 +30,9 @@ class TrainConfig(Config):
         1, ge=1, le=65536, description="parts of a replica's batch, one after the other"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="of the weights and the order of the data")
+    operators: Literal["auto", "torch", "compiled", "triton"] = Field(
+        "auto", description="norms, rotations, gates; auto: Triton on GPUs, torch elsewhere"
+    )
     init_from: str = Field(
         "", description="Hugging Face directory whose weights and tokenizer to begin with"
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.models.initialization import initialize
+from engine.models.operations import operations
 from engine.models.transformer import Transformer
 from engine.training.data_parallel import DataParallel
 from engine.training.micro_batches import Accumulation
@@ -69,7 +70,13 @@ def build_replica(config: RunConfig, mesh: Mesh, phases: Phases, recorder: Recor
 
 
 def _part(config: RunConfig, mesh: Mesh, part: Part) -> Transformer:
-    model = Transformer(config.model, mesh.tp, split=config.parallel.split_tokens, part=part)
+    model = Transformer(
+        config.model,
+        mesh.tp,
+        split=config.parallel.split_tokens,
+        part=part,
+        by=operations(config.train.operators, mesh.device),
+    )
     initialize(model, config.train.seed, mesh.tp)
     return model.to(mesh.device)
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F  # noqa: E402, N812
 
 from engine.models.config import ModelConfig  # noqa: E402
 from engine.models.initialization import initialize  # noqa: E402
-from engine.models.transformer import Transformer, rotate  # noqa: E402
+from engine.models.operations import rotate  # noqa: E402
+from engine.models.transformer import Transformer  # noqa: E402
 
 CONFIG = ModelConfig(
     vocab_size=300,

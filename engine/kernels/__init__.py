@@ -1,0 +1,1 @@
+"""Operations of a transformer, each fused into one Triton kernel a direction."""
