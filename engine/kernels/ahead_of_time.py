@@ -11,6 +11,7 @@ from triton.compiler import ASTSource
 
 from engine.kernels import cross_entropy, rms_norm, rotary, swiglu
 from engine.kernels.disassembly import SPILLS, disassemble
+from engine.kernels.warps import warps_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,9 @@ def _compile(kernel: Any, block: int, dtype: str, arch: int) -> Compiled:  # noq
         constexprs={(at,): constants[n] for at, n in enumerate(names) if n in constants},
         attrs={(at,): [["tt.divisibility", 16]] for at in pointers},
     )
-    made = triton.compile(source, target=GPUTarget("cuda", arch, 32))
+    made = triton.compile(
+        source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps_for(block)}
+    )
     _, _, instructions = disassemble(made.asm["cubin"])
     return Compiled(
         kernel=kernel.__name__,

@@ -8,6 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
+from engine.kernels.warps import warps_for
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -47,5 +49,7 @@ def cross_entropy_(logits: Tensor, targets: Tensor) -> Tensor:
     losses = torch.empty(count, dtype=torch.float32, device=logits.device)
     if count:
         block = min(_MOST, triton.next_power_of_2(vocabulary))
-        losses_and_gradients[(count,)](logits, targets, losses, vocabulary, BLOCK=block)
+        losses_and_gradients[(count,)](
+            logits, targets, losses, vocabulary, BLOCK=block, num_warps=warps_for(block)
+        )
     return losses

@@ -8,6 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
+from engine.kernels.warps import warps_for
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -60,7 +62,9 @@ class _RmsNorm(torch.autograd.Function):
         scales = torch.empty(rows, dtype=torch.float32, device=x.device)
         if rows:
             block = triton.next_power_of_2(width)
-            normalize[(rows,)](x, weight, out, scales, width, eps, BLOCK=block)
+            normalize[(rows,)](
+                x, weight, out, scales, width, eps, BLOCK=block, num_warps=warps_for(block)
+            )
         ctx.save_for_backward(x, weight, scales)
         return out
 
@@ -75,8 +79,9 @@ class _RmsNorm(torch.autograd.Function):
         if rows:
             block = triton.next_power_of_2(width)
             normalize_backward[(programs,)](
-                x, weight, scales, of_out, of_x, of_weight, rows, width, BLOCK=block
-            )
+                x, weight, scales, of_out, of_x, of_weight, rows, width, BLOCK=block,
+                num_warps=warps_for(block),
+            )  # fmt: skip
         return of_x, of_weight.sum(0).to(weight.dtype), None
 
 
