@@ -97,7 +97,8 @@ PROCESSES = View(
 
 STEPS = View(
     name="steps",
-    about="one row a rank and step, with what was sampled in it",
+    about="one row a rank and step, with what was sampled in it; mfu: share of the devices' peak, "
+    "attention counted whole, mfu_causal: as far as it looks; memory_bytes: the most so far",
     select="""
     WITH sampled AS (
         SELECT run_id, process, step,
@@ -105,6 +106,11 @@ STEPS = View(
                arg_max(value, at_ns) FILTER (name = 'tokens') AS tokens,
                arg_max(value, at_ns) FILTER (name = 'grad_norm') AS grad_norm,
                arg_max(value, at_ns) FILTER (name = 'learning_rate') AS learning_rate,
+               arg_max(value, at_ns) FILTER (name = 'tokens_per_s') AS tokens_per_s,
+               arg_max(value, at_ns) FILTER (name = 'mfu') AS mfu,
+               arg_max(value, at_ns) FILTER (name = 'mfu_causal') AS mfu_causal,
+               arg_max(value, at_ns) FILTER (name = 'memory_bytes') AS memory_bytes,
+               arg_max(value, at_ns) FILTER (name = 'gc_s') AS gc_s,
                arg_max(value, at_ns) FILTER (name = 'cpu_time_s') AS cpu_time_s,
                arg_max(value, at_ns) FILTER (name = 'run_queue_wait_s') AS run_queue_wait_s
         FROM raw.sample WHERE step >= 0 GROUP BY run_id, process, step
@@ -112,7 +118,8 @@ STEPS = View(
     SELECT s.run_id, s.rank, host, s.step, start_ns, end_ns, duration_ns / 1e9 AS duration_s,
            (duration_ns - collective_ns) / 1e9 AS own_s, blocked_ns / 1e9 AS blocked_s,
            (collective_ns - blocked_ns) / 1e9 AS transfer_s,
-           loss, tokens, grad_norm, learning_rate, cpu_time_s, run_queue_wait_s
+           loss, tokens, grad_norm, learning_rate, tokens_per_s, mfu, mfu_causal, memory_bytes,
+           gc_s, cpu_time_s, run_queue_wait_s
     FROM raw.split_span AS s JOIN raw.process AS p USING (process)
     LEFT JOIN sampled AS m ON m.run_id = s.run_id AND m.process = s.process AND m.step = s.step
     WHERE s.name = 'step'
@@ -155,6 +162,43 @@ COLLECTIVES = View(
     """,
 )
 
+COMMUNICATION = View(
+    name="communication",
+    about="how much of a rank's communication along an axis of the mesh was hidden in a step: "
+    "in_flight_s: from when each operation was begun (of a pipeline's message: sent) until it had "
+    "come; waited_s: how long the rank waited meanwhile; blocked_s: for others to begin (along pp: "
+    "the bubble); hidden: share of in_flight_s in which the rank did not wait",
+    select="""
+    WITH part AS (
+        SELECT run_id, process, rank, host, step, split_part("group", '[', 1) AS axis,
+               name = 'message' AS message, start_ns, end_ns, end_ns - start_ns AS waited_ns,
+               coalesce(blocked_ns, 0) AS blocked_ns,
+               max(CASE WHEN name = 'message' AND start_ns = end_ns THEN start_ns END) OVER (
+                   PARTITION BY run_id, "group", name, sequence, step
+               ) AS sent_ns
+        FROM raw.blocked_collective WHERE step >= 0 AND rank IS NOT NULL
+    ), operation AS (
+        SELECT run_id, process, rank, host, step, axis, sum(blocked_ns) AS blocked_ns,
+               sum(CASE WHEN message THEN waited_ns - blocked_ns ELSE waited_ns END) AS waited_ns,
+               coalesce(sum(greatest(end_ns - sent_ns, 0)) FILTER (message AND waited_ns > 0), 0)
+                   AS message_ns
+        FROM part GROUP BY ALL
+    ), flight AS (
+        SELECT run_id, process, step, substr(name, 11) AS axis,
+               sum(end_ns - start_ns) AS flight_ns
+        FROM raw.aligned_span WHERE starts_with(name, 'in_flight.') AND step >= 0 GROUP BY ALL
+    ), both_ways AS (
+        SELECT operation.*,
+               greatest(message_ns + coalesce(flight_ns, 0), waited_ns) AS in_flight_ns
+        FROM operation LEFT JOIN flight USING (run_id, process, step, axis)
+    )
+    SELECT run_id, rank, host, step, axis, in_flight_ns / 1e9 AS in_flight_s,
+           waited_ns / 1e9 AS waited_s, blocked_ns / 1e9 AS blocked_s,
+           CASE WHEN in_flight_ns > 0 THEN 1 - waited_ns / in_flight_ns END AS hidden
+    FROM both_ways
+    """,
+)
+
 SAMPLES = View(
     name="samples",
     about="measured values; step NULL: outside of a step",
@@ -193,6 +237,7 @@ VIEWS = (
     PHASES,
     SPANS,
     COLLECTIVES,
+    COMMUNICATION,
     SAMPLES,
     EVENTS,
     FAULTS,

@@ -10,7 +10,8 @@ import torch
 import torch.distributed as dist
 
 from collectors.clock import now_ns
-from engine.groups.pending import IN_FLIGHT, Pending
+from collectors.level import Level, declare
+from engine.groups.pending import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collectors.board import Board
     from collectors.recorder import Recorder
 
+IN_FLIGHT = "in_flight."
+"""Begins the names of spans from the beginning of a communication to the end of waiting for it."""
+declare(Level.ALWAYS, IN_FLIGHT)
 # Named so since torch 2.13, which warns of the names before.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
@@ -42,7 +46,9 @@ class Meeting:
     """One operation of a group: enter it for as long as this rank waits for others in it.
 
     An operation that hides its communication waits in between, and not for long: it is recorded
-    as beginning with the first wait and lasting as long as all of them together.
+    as beginning with the first wait and lasting as long as all of them together. From when it was
+    begun to its last wait is recorded as a span ``in_flight.<axis>``: what share of communication
+    was hidden is one minus their ratio.
     """
 
     def __init__(
@@ -61,8 +67,10 @@ class Meeting:
         self._size_bytes = size_bytes
         self._recorder = recorder
         self._current_step = current_step
+        self._begun_ns = now_ns()
         self._start_ns = 0
         self._entered_ns = 0
+        self._left_ns = 0
         self._waited_ns = 0
 
     def __enter__(self) -> None:
@@ -79,20 +87,15 @@ class Meeting:
         self._start_ns = self._start_ns or self._entered_ns
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._waited_ns += now_ns() - self._entered_ns
+        self._left_ns = now_ns()
+        self._waited_ns += self._left_ns - self._entered_ns
         if kind is None and self._current_step.board is not None:
             self._current_step.board.leave()
 
-    def record(self, *, in_flight_since_ns: int | None = None) -> None:
-        """All have come.
-
-        Args:
-            in_flight_since_ns: when the communication began, where it then went on by itself.
-        """
-        if in_flight_since_ns is not None:
-            name = IN_FLIGHT + self._group.axis
-            end_ns, step = self._start_ns + self._waited_ns, self._current_step.number
-            self._recorder.record_span(name, in_flight_since_ns, end_ns, step)
+    def record(self) -> None:
+        """All have come."""
+        step = self._current_step.number
+        self._recorder.record_span(self._group.in_flight, self._begun_ns, self._left_ns, step)
         self._recorder.collective(
             self.name,
             group=self._group.name,
@@ -114,6 +117,7 @@ class Group:
     Attributes:
         axis: of the mesh, such as ``tp``.
         name: axis and global ranks, such as ``tp[0,1]``.
+        in_flight: what spans of its communication are called.
         ranks: global ranks, in the group's order.
         rank: this process's place in ``ranks``.
         size: number of ranks.
@@ -135,6 +139,7 @@ class Group:
     ) -> None:
         self.ranks = tuple(ranks)
         self.axis = axis
+        self.in_flight = IN_FLIGHT + axis
         self.name = f"{axis}[{','.join(map(str, self.ranks))}]"
         self.rank = self.ranks.index(global_rank)
         self.size = len(self.ranks)

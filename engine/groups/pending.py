@@ -6,24 +6,14 @@ from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
-from collectors.clock import now_ns
-from collectors.level import Level, declare
-
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from engine.groups.group import Meeting
 
-IN_FLIGHT = "in_flight."
-"""Begins the names of spans from the beginning of a communication to the end of waiting for it."""
-declare(Level.ALWAYS, IN_FLIGHT)
-
 
 class Pending(dist.Work):
     """An operation of a group that goes on by itself until somebody waits for it.
-
-    The time spent waiting is recorded as the collective, the whole as a span ``in_flight.<axis>``:
-    what share of communication was hidden is one minus their ratio.
 
     Args:
         work: torch's handle.
@@ -34,7 +24,6 @@ class Pending(dist.Work):
         super().__init__()
         self._work: dist.Work | None = work
         self._meeting = meeting
-        self._begun_ns = now_ns()
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Until it has ended; the second time there is nothing to wait for."""
@@ -43,5 +32,5 @@ class Pending(dist.Work):
         with self._meeting:
             self._work.wait() if timeout is None else self._work.wait(timeout)
         self._work = None  # and with it the tensors
-        self._meeting.record(in_flight_since_ns=self._begun_ns)
+        self._meeting.record()
         return True

@@ -63,9 +63,8 @@ def _compile(kernel: Any, block: int, dtype: str, arch: int) -> Compiled:  # noq
         constexprs={(at,): constants[n] for at, n in enumerate(names) if n in constants},
         attrs={(at,): [["tt.divisibility", 16]] for at in pointers},
     )
-    made = triton.compile(
-        source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps_for(block)}
-    )
+    options = {"num_warps": warps_for(block)}
+    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     _, _, instructions = disassemble(made.asm["cubin"])
     return Compiled(
         kernel=kernel.__name__,

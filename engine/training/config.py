@@ -33,6 +33,9 @@ class TrainConfig(Config):
     operators: Literal["auto", "torch", "compiled", "triton"] = Field(
         "auto", description="norms, rotations, gates; auto: Triton on GPUs, torch elsewhere"
     )
+    own_gc: bool = Field(
+        True, description="collect Python's garbage at the ends of steps only, on all ranks alike"
+    )
     init_from: str = Field(
         "", description="Hugging Face directory whose weights and tokenizer to begin with"
     )

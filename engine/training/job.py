@@ -61,6 +61,8 @@ class JobResult:
     """What rank 0 reports when training is over.
 
     Attributes:
+        mfu, mfu_causal: share of the devices' peak; attention counted whole, as far as it looks.
+        terms: how they are computed, and of what peak.
         checkpoint: the last one written, or None where the last save failed.
         model: the Hugging Face directory that the last step became, or None where there is none.
         warnings: what went wrong without ending the run.
@@ -69,6 +71,9 @@ class JobResult:
     steps: int
     loss: float
     tokens_per_s: float | None
+    mfu: float | None
+    mfu_causal: float | None
+    terms: str
     checkpoint: str | None
     model: str | None
     warnings: tuple[str, ...]

@@ -16,9 +16,11 @@ from engine.faults.grammar import parse_fault
 from engine.faults.registry import FAULTS
 from engine.groups.group import CurrentStep
 from engine.presence.presence import Presence
+from engine.training.accounting import Accounting
 from engine.training.checkpoint import CheckpointStore, describe
 from engine.training.corpus import open_corpus
 from engine.training.export import export_model
+from engine.training.garbage import CollectionAtStepEnds
 from engine.training.host_loader import SharedMemoryOfBatches
 from engine.training.job import Job, JobResult
 from engine.training.loader import make_loader
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from collectors.board import Board
     from collectors.recorder import Recorder
     from engine.step_hook import StepHook
+    from engine.training.accounting import Terms
     from engine.training.batch import Batches
     from engine.training.config import RunConfig
     from engine.training.corpus import Corpus
@@ -98,7 +101,7 @@ def train_recorded(
         corpus = open_corpus(Path(job.corpus))
         if corpus is None:
             raise DataError("the prepared corpus is gone or damaged", where=job.corpus)
-        result, saver = _train(
+        result, saver, terms = _train(
             run=run,
             job=job,
             config=config,
@@ -113,7 +116,10 @@ def train_recorded(
             JobResult(
                 steps=result.steps,
                 loss=result.loss,
-                tokens_per_s=result.tokens_per_s,
+                tokens_per_s=result.achieved.tokens_per_s if result.achieved else None,
+                mfu=result.achieved.mfu if result.achieved else None,
+                mfu_causal=result.achieved.mfu_causal if result.achieved else None,
+                terms=str(terms),
                 checkpoint=str(saver.latest) if saver.latest else None,
                 model=str(model) if model else None,
                 warnings=(*saver.warnings, *problem, *_slow_ways(mesh)),
@@ -161,7 +167,7 @@ def _train(
     recorder: Recorder,
     current_step: CurrentStep,
     hooks: Callable[[Mesh, Replica], Sequence[StepHook]],
-) -> tuple[TrainingResult, Saver]:
+) -> tuple[TrainingResult, Saver, Terms | None]:
     phases = Phases(recorder, current_step)
     replica = build_replica(config, mesh, phases, recorder)
     if job.resume_from:
@@ -177,6 +183,7 @@ def _train(
         corpus=corpus.directory.name,
         recorder=recorder,
     )
+    accounting = Accounting(config, mesh, recorder)
     trainer = Trainer(
         config=config,
         replica=replica,
@@ -186,9 +193,14 @@ def _train(
         recorder=recorder,
         current_step=current_step,
         saver=saver,
-        hooks=[*_injectors(job, config, mesh.rank, recorder), *hooks(mesh, replica)],
+        accounting=accounting,
+        hooks=[
+            *_injectors(job, config, mesh.rank, recorder),
+            *hooks(mesh, replica),
+            *([CollectionAtStepEnds(recorder)] if config.train.own_gc else []),
+        ],
     )
-    return trainer.train(job.first_step, job.first_sample), saver
+    return trainer.train(job.first_step, job.first_sample), saver, accounting.terms
 
 
 def _batches(job: Job, config: RunConfig, corpus: Corpus, mesh: Mesh) -> Batches:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collectors.recorder import Recorder
     from engine.groups.group import CurrentStep
     from engine.step_hook import StepHook
+    from engine.training.accounting import Accounting, Achieved
     from engine.training.batch import Batches
     from engine.training.config import RunConfig
     from engine.training.mesh import Mesh
@@ -39,12 +40,13 @@ class TrainingResult:
     Attributes:
         steps: the last step done.
         loss: mean over that step's batch, nats per token.
-        tokens_per_s: over the steps of this process, checkpoints not counted; None without a step.
+        achieved: over the steps of this process, checkpoints not counted; None without a step, and
+            where another rank accounts.
     """
 
     steps: int
     loss: float
-    tokens_per_s: float | None
+    achieved: Achieved | None
 
 
 class Trainer:
@@ -52,6 +54,7 @@ class Trainer:
 
     Args:
         saver: writes checkpoints.
+        accounting: of what the run achieves.
         hooks: called around every step, in order.
     """
 
@@ -66,6 +69,7 @@ class Trainer:
         recorder: Recorder,
         current_step: CurrentStep,
         saver: Saver,
+        accounting: Accounting,
         hooks: Sequence[StepHook] = (),
     ) -> None:
         self._config = config
@@ -79,6 +83,7 @@ class Trainer:
         self._saver = saver
         self._hooks = hooks
         self._meter = ProcessMeter()
+        self._accounting = accounting
         self._first_step = 1
         weights = replica.optimizer.weights
         self._whole = [each.part for each in weights if each.tp_dim is None]
@@ -98,7 +103,9 @@ class Trainer:
                 start = time.perf_counter()
                 loss = self._step(step, samples)
                 samples += self._config.train.batch_size
-                seconds += time.perf_counter() - start
+                took = time.perf_counter() - start
+                seconds += took
+                self._accounting.record(step, took)
                 if step == last_step or (every and step % every == 0):
                     with self._phases(Activity.CHECKPOINT, step):
                         self._saver.save(step, samples)
@@ -107,9 +114,8 @@ class Trainer:
             self._saver.close()
             for hook in self._hooks:
                 hook.close()
-        steps = last_step - first_step + 1
-        rate = self._config.tokens_per_step * steps / seconds if seconds else None
-        return TrainingResult(steps=last_step, loss=loss, tokens_per_s=rate)
+        achieved = self._accounting.achieved(seconds, last_step - first_step + 1)
+        return TrainingResult(steps=last_step, loss=loss, achieved=achieved)
 
     def _step(self, step: int, samples: int) -> float:
         self._current_step.number = step

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collectors.configuration import Layer, Resolved
     from collectors.run import RunDirectory
     from engine.training.config import RunConfig
+    from engine.training.job import JobResult
     from engine.training.launcher import LaunchResult
 
 
@@ -209,7 +210,8 @@ def _tell(result: LaunchResult) -> None:
         narrate(f"warning: {warning}")
     if training and not result.problem:
         rate = f", {training.tokens_per_s:,.0f} tokens/s" if training.tokens_per_s else ""
-        narrate(f"finished {training.steps} steps: loss {training.loss:.3f}{rate}")
+        narrate(f"finished {training.steps} steps: loss {training.loss:.3f}{rate}{_mfu(training)}")
+        narrate(training.terms)
         narrate(f"model: {training.model or 'none was written'}")
         narrate(f"next: opsuite diagnose {result.run.run_id}")
     if result.problem:
@@ -221,6 +223,12 @@ def _tell(result: LaunchResult) -> None:
         narrate(result.problem)
 
 
+def _mfu(training: JobResult) -> str:
+    if training.mfu is None or training.mfu_causal is None:
+        return ""
+    return f", MFU {training.mfu:.1%} ({training.mfu_causal:.1%} causal)"
+
+
 def _document(result: LaunchResult) -> dict[str, Any]:
     training, failure = result.training, result.failure
     return {
@@ -230,6 +238,9 @@ def _document(result: LaunchResult) -> dict[str, Any]:
         "steps": training.steps if training else None,
         "loss": training.loss if training and math.isfinite(training.loss) else None,
         "tokens_per_s": training.tokens_per_s if training else None,
+        "mfu": training.mfu if training else None,
+        "mfu_causal": training.mfu_causal if training else None,
+        "accounting": training.terms if training else None,
         "checkpoint": training.checkpoint if training else None,
         "model": training.model if training else None,
         "warnings": list(training.warnings) if training else [],
