@@ -8,24 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 
 from collectors.settings import Settings
 from engine.devices import pick_device
 from engine.groups.group import Group, disconnect
+from engine.groups.startup import AXES, layout_of, open_groups, own_groups
 from engine.overlap.tensor_parallel import TensorParallelGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch.distributed.device_mesh import DeviceMesh
-
     from collectors.recorder import Recorder
     from engine.groups.group import CurrentStep
     from engine.training.config import ParallelConfig
-
-AXES = ("pp", "dp", "tp")
-"""Of the grid, the outermost first: tensor-parallel peers talk most, and are nearest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,20 +83,15 @@ def _mesh(
     recorder: Recorder,
     current_step: CurrentStep,
 ) -> Mesh:
-    tp, dp, pp = parallel.tp, parallel.dp, parallel.pp
-    layout = torch.arange(parallel.world_size).view(pp, dp, tp)
-    here = coordinates(rank, parallel)
-    members = {
-        "world": layout.flatten(),
-        "tp": layout[here["pp"], here["dp"], :],
-        "dp": layout[here["pp"], :, here["tp"]],
-        "pp": layout[:, here["dp"], here["tp"]],
-    }
+    layout = layout_of(parallel.pp, parallel.dp, parallel.tp)
+    members = {"world": layout.flatten().tolist(), **dict(own_groups(layout, rank))}
     grid: DeviceMesh | None = None
     process_groups: dict[str, dist.ProcessGroup] = {}
     if parallel.world_size > 1:
-        grid = init_device_mesh(device.type, (pp, dp, tp), mesh_dim_names=AXES)
-        process_groups = {axis: grid.get_group(axis) for axis in AXES}
+        process_groups = open_groups(layout, rank)
+        grid = DeviceMesh.from_group(
+            [process_groups[axis] for axis in AXES], device.type, layout, mesh_dim_names=AXES
+        )
     common: dict[str, Any] = {
         "global_rank": rank,
         "recorder": recorder,
@@ -110,14 +101,14 @@ def _mesh(
     world, dp_group, pp_group = (
         Group(
             axis=axis,
-            ranks=members[axis].tolist(),
+            ranks=members[axis],
             process_group=process_groups.get(axis),
             **common,
         )
         for axis in ("world", "dp", "pp")
     )
     tp_group = TensorParallelGroup(
-        ranks=members["tp"].tolist(),
+        ranks=members["tp"],
         process_group=process_groups.get("tp"),
         choice=parallel.transport,
         timeout_s=parallel.peer_timeout_s,

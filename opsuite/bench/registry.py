@@ -52,6 +52,11 @@ BENCHES = {
     bench.name: bench
     for bench in (
         Bench(
+            name="baselines",
+            question="does one process train as fast as a plain loop, and as Hugging Face's?",
+            rounds=5,
+        ),
+        Bench(
             name="demo",
             question="is the slow rank named, and nobody in healthy runs?",
             rounds=10,
