@@ -97,7 +97,7 @@ def main() -> None:
         window = torch.from_numpy(tokens[chosen[:, None] + np.arange(length + 1)].astype(np.int64))
         logits = model(window[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -77,39 +77,34 @@ def simulate(pp: int, dp: int, tp: int, *, ordered: bool = True) -> StartUp:
     layout = layout_of(pp, dp, tp)
     ranks = layout.numel()
     server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    stores = [
-        CountingStore(TCPStore("127.0.0.1", server.port, wait_for_workers=False))
-        for _ in range(ranks)
-    ]
     every = list(_all_groups(layout)) if not ordered else []
     ready = threading.Barrier(ranks + 1)
 
-    def start(rank: int) -> None:
+    def start(rank: int) -> int:
+        store = CountingStore(TCPStore("127.0.0.1", server.port, wait_for_workers=False))
         ready.wait()
         for axis, members in own_groups(layout, rank) if ordered else every:
-            _make_group(stores[rank], f"{axis}{members[0]}", members, rank, everyone=not ordered)
-
-    def _make_group(
-        store: CountingStore, name: str, members: list[int], rank: int, *, everyone: bool
-    ) -> None:
-        if rank in members and len(members) > 1:
-            if rank == members[0]:
-                store.set(f"{name}/id", _NCCL_ID)
-            else:
-                store.get(f"{name}/id")
-        count = ranks if everyone else len(members)
-        _store_based_barrier(rank, store, name, count, _TIMEOUT)  # type: ignore[arg-type]
+            count = len(members) if ordered else ranks
+            _make_group(store, f"{axis}{members[0]}", members, rank, count)
+        return store.operations
 
     with ThreadPoolExecutor(ranks) as threads:
         starts = [threads.submit(start, rank) for rank in range(ranks)]
         ready.wait()
         begun = time.monotonic()
-        for each in starts:
-            each.result()
+        operations = sum(each.result() for each in starts)
         seconds = time.monotonic() - begun
-    return StartUp(
-        ranks=ranks, operations=sum(store.operations for store in stores), seconds=seconds
-    )
+    return StartUp(ranks=ranks, operations=operations, seconds=seconds)
+
+
+def _make_group(store: CountingStore, name: str, members: list[int], rank: int, count: int) -> None:
+    """What torch asks of the store for one group, at whose barrier ``count`` ranks meet."""
+    if rank in members and len(members) > 1:
+        if rank == members[0]:
+            store.set(f"{name}/id", _NCCL_ID)
+        else:
+            store.get(f"{name}/id")
+    _store_based_barrier(rank, store, name, count, _TIMEOUT)  # type: ignore[arg-type]
 
 
 def _all_groups(layout: torch.Tensor) -> Iterable[tuple[str, list[int]]]:
