@@ -1,14 +1,13 @@
 """A plain training loop in PyTorch, as one writes it by hand: what opsuite's is compared with.
 
-``python plain_loop.py TASK.json`` trains and prints the seconds of each step as JSON. The task says
-the model's shape, the tokens file and how many steps; the same file drives ``hf_trainer.py``.
+``python plain_loop.py TASK.json PIPES`` trains, one step whenever it is told (``turns.py``). The
+task says the model's shape, the tokens file and how many steps; ``hf_trainer.py`` takes the same.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
+
+from benchmarks.baselines.turns import Turns
 
 
 class Block(nn.Module):
@@ -78,7 +79,7 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Train, and print what the steps took."""
+    """Train."""
     task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(task["threads"])
     torch.manual_seed(0)
@@ -90,9 +91,9 @@ def main() -> None:
     tokens = np.memmap(task["tokens"], dtype=task["dtype"], mode="r")
     length, batch = task["seq_len"], task["batch_size"]
     order = np.random.default_rng(0).permutation((len(tokens) - 1) // length)
-    seconds: list[float] = []
+    turns = Turns(sys.argv[2])
     for step in range(task["steps"]):
-        begun = time.perf_counter()
+        turns.wait()
         chosen = order[np.arange(step * batch, (step + 1) * batch) % len(order)] * length
         window = torch.from_numpy(tokens[chosen[:, None] + np.arange(length + 1)].astype(np.int64))
         logits = model(window[:, :-1])
@@ -102,8 +103,7 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
         loss.item()
-        seconds.append(time.perf_counter() - begun)
-    print(json.dumps(seconds))  # noqa: T201 - a script's answer
+        turns.end()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ class DataConfig(Config):
         description="text, JSONL or Parquet files, directories; empty: Python's standard library",
     )
     max_bytes: int = Field(4_000_000, ge=1_000, description="text read at most, in bytes of UTF-8")
+    share: bool = Field(True, description="one loader for all ranks of a host; else each its own")
     seq_len: int = Field(128, ge=2, le=4_194_304, description="tokens in a sequence")
 
 

@@ -70,7 +70,7 @@ def shared_memory(config: RunConfig) -> Iterator[SharedMemoryOfBatches | None]:
     from engine.peers.shared import unusable_here
 
     readers = config.parallel.world_size
-    if readers == 1 or unusable_here():
+    if readers == 1 or not config.data.share or unusable_here():
         yield None
         return
     slots = Slots(

@@ -1,37 +1,41 @@
 """One process: opsuite's trainer, recorder and all, beside a plain loop and Hugging Face's Trainer.
 
 All train the same model on the same tokens in float32 with the same attention (torch's), fused
-AdamW, the same threads. Each measurement is a process of its own; their steps are compared.
+AdamW, the same threads. Each is a process of its own that trains a step when it is told to: one
+step of each in turn, so that all share the machine's moods.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import select
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from collectors.configuration import resolve
-from collectors.daemon.access import open_store
 from collectors.errors import RunFailed, UsageError
 from opsuite.bench.home import bench_home
 from opsuite.bench.result import Row
-from opsuite.bench.rounds import interleave, ratio_interval
+from opsuite.bench.rounds import interleave, interval_of
 from opsuite.demo import CONFIG
 from opsuite.output import narrate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from engine.training.config import RunConfig
 
-_SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "baselines"
-_WARM_UP, _STEPS = 2, 5
+_SOURCES = Path(__file__).parents[2]
+_SCRIPTS = _SOURCES / "benchmarks" / "baselines"
+_WARM_UP = 2
 _THREADS = 2
 
 
@@ -53,51 +57,124 @@ class Shape:
 
 
 SHAPES = (
-    Shape(hidden_size=512, n_layers=6, vocab_size=32_000),
+    Shape(hidden_size=512, n_layers=4, vocab_size=32_000),
     Shape(hidden_size=512, n_layers=6, vocab_size=4096),
-    Shape(hidden_size=768, n_layers=4, vocab_size=32_000),
+    Shape(hidden_size=1024, n_layers=2, vocab_size=32_000),
 )
 _TARGETS = {("torch", "plain"): 0.98, ("torch", "hf"): 1.0, ("compiled", "hf"): 1.2}
 _OURS = {"torch": "opsuite", "compiled": "opsuite with compiled regions"}
+_THEIR_SCRIPTS = {"plain": "plain_loop.py", "hf": "hf_trainer.py"}
 _THEIRS = {"plain": "a plain loop without recorder", "hf": "Hugging Face's Trainer, eager"}
 
 
 def measure(rounds: int) -> list[Row]:
-    """Tokens a second of each, A B C D and back, at each shape."""
+    """Tokens a second of each at each shape, a step of each in turn."""
     rows: list[Row] = []
     for shape in SHAPES:
         narrate(f"{shape} ...")
-        seconds = interleave(_variants(shape), rounds)
-        tokens = shape.batch_size * shape.seq_len
-        for (ours, theirs), least in _TARGETS.items():
-            value, baseline = (tokens / median(seconds[name]) for name in (ours, theirs))
-            rows.append(
-                Row(
-                    name=f"{shape}: {_OURS[ours]} over {_THEIRS[theirs]}",
-                    value=value,
-                    unit="tokens/s",
-                    rounds=rounds,
-                    baseline=baseline,
-                    ratio=value / baseline,
-                    interval=ratio_interval(seconds[theirs], seconds[ours]),
-                    target=f">= {least}",
-                    met=value / baseline >= least,
-                    note=f"float32, SDPA, fused AdamW, {_THREADS} threads, gradient limit 1",
-                )
-            )
+        with _trainers(shape, rounds) as trainers:
+            interleave({name: each.step for name, each in trainers.items()}, _WARM_UP)
+            seconds = interleave({name: each.step for name, each in trainers.items()}, rounds)
+        rows += [_row(shape, seconds, *pair) for pair in _TARGETS]
     return rows
 
 
-def _variants(shape: Shape) -> Mapping[str, Callable[[], float]]:
-    return {
-        "torch": lambda: _ours(shape, "torch"),
-        "plain": lambda: _script("plain_loop.py", shape),
-        "compiled": lambda: _ours(shape, "compiled"),
-        "hf": lambda: _script("hf_trainer.py", shape),
-    }
+def _row(shape: Shape, seconds: Mapping[str, Sequence[float]], ours: str, theirs: str) -> Row:
+    tokens = shape.batch_size * shape.seq_len
+    value, baseline = (tokens / median(seconds[name]) for name in (ours, theirs))
+    least = _TARGETS[ours, theirs]
+    return Row(
+        name=f"{shape}: {_OURS[ours]} over {_THEIRS[theirs]}",
+        value=value,
+        unit="tokens/s",
+        rounds=len(seconds[ours]),
+        baseline=baseline,
+        ratio=value / baseline,
+        interval=interval_of(_ratio, seconds[theirs], seconds[ours]),
+        target=f">= {least}",
+        met=value / baseline >= least,
+        note=f"float32, SDPA, fused AdamW, {_THREADS} threads, gradient limit 1",
+    )
 
 
-def _config(shape: Shape, operators: str) -> RunConfig:
+def _ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
+    return median(theirs) / median(ours)
+
+
+@contextmanager
+def _trainers(shape: Shape, rounds: int) -> Iterator[dict[str, Trainer]]:
+    """All of them, each waiting for its first turn."""
+    if not _SCRIPTS.is_dir():
+        raise UsageError(
+            "the baselines are not here", where=str(_SCRIPTS), remedy="run from a source tree"
+        )
+    steps = _WARM_UP + rounds
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        task = directory / "task.json"
+        task.write_text(json.dumps(_task(shape, steps)), encoding="utf-8")
+        commands: dict[str, list[str]] = {
+            name: [str(_SCRIPTS / script), str(task)] for name, script in _THEIR_SCRIPTS.items()
+        }
+        for name in _OURS:
+            config = directory / f"{name}.json"
+            config.write_text(_config(shape, name, steps).model_dump_json(), encoding="utf-8")
+            commands[name] = ["-m", "opsuite.bench.baselines_run", str(config)]
+        yield {
+            name: stack.enter_context(Trainer(command, directory / name, steps))
+            for name, command in commands.items()
+        }
+
+
+class Trainer:
+    """A process that trains a step whenever it is told to."""
+
+    def __init__(self, command: list[str], pipes: Path, steps: int) -> None:
+        self._command = [sys.executable, "-P", *command, str(pipes)]
+        self._pipes = pipes
+        self._left = steps
+
+    def __enter__(self) -> Self:
+        for end in ("go", "done"):
+            os.mkfifo(f"{self._pipes}.{end}", 0o600)
+        self._log = Path(f"{self._pipes}.log").open("wb")
+        environment = {**os.environ, "PYTHONPATH": str(_SOURCES)}
+        self._process = subprocess.Popen(
+            self._command, stdout=self._log, stderr=self._log, env=environment
+        )
+        # Both ends at once: opening a pipe does not wait for a process that may have failed.
+        self._go = os.open(f"{self._pipes}.go", os.O_RDWR)
+        self._done = os.open(f"{self._pipes}.done", os.O_RDWR)
+        return self
+
+    def step(self) -> float:
+        """Seconds of its next step.
+
+        Raises:
+            RunFailed: it has ended.
+        """
+        begun = time.perf_counter()
+        os.write(self._go, b".")
+        while not select.select([self._done], [], [], 1.0)[0]:
+            if self._process.poll() is not None:
+                log = Path(f"{self._pipes}.log").read_text(errors="replace")
+                raise RunFailed(f"a trainer failed: {log[-600:]}", where=" ".join(self._command))
+        os.read(self._done, 1)
+        self._left -= 1
+        return time.perf_counter() - begun
+
+    def __exit__(self, *_: object) -> None:
+        if self._left:
+            self._process.terminate()
+        else:
+            os.write(self._go, b".")  # one that looks ahead may go on to its end
+        self._process.wait()
+        os.close(self._go)
+        os.close(self._done)
+        self._log.close()
+
+
+def _config(shape: Shape, operators: str, steps: int) -> RunConfig:
     from engine.training.config import RunConfig
 
     heads = shape.hidden_size // 64
@@ -114,7 +191,7 @@ def _config(shape: Shape, operators: str) -> RunConfig:
         },
         "data": {"seq_len": shape.seq_len},
         "train": {
-            "steps": _WARM_UP + _STEPS + 1,  # the last is there to see where the one before ended
+            "steps": steps,
             "batch_size": shape.batch_size,
             "operators": operators,
         },
@@ -127,52 +204,12 @@ def _inside(shape: Shape) -> int:
     return shape.hidden_size * 8 // 3 // 64 * 64
 
 
-def _ours(shape: Shape, operators: str) -> float:
-    """Median seconds from one step's beginning to the next, in a run's own record."""
-    from engine.training.launcher import launch
-
-    home = bench_home()
-    config = _config(shape, operators)
-    run = launch(config, home=home, command=["opsuite", "bench"], narrate=lambda _: None).run
-    with open_store(home) as store:
-        rows = store.rows(
-            "SELECT start_ns FROM steps WHERE run_id = ? AND step > ? ORDER BY step",
-            [run.run_id, _WARM_UP],
-        )
-    begun = [int(start) for (start,) in rows]
-    if len(begun) != _STEPS + 1:
-        raise RunFailed("the run to measure did not finish", where=str(run.path))
-    return median((later - earlier) / 1e9 for earlier, later in pairwise(begun))
-
-
-def _script(name: str, shape: Shape) -> float:
-    """Median seconds of a baseline's steps."""
-    script = _SCRIPTS / name
-    if not script.is_file():
-        raise UsageError(
-            "the baselines are not here", where=str(script), remedy="run from a source tree"
-        )
-    with tempfile.TemporaryDirectory() as directory:
-        task = Path(directory) / "task.json"
-        task.write_text(json.dumps(_task(shape)), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-P", str(script), str(task)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
-        raise RunFailed(f"{name} failed: {done.stderr[-500:]}", where=str(script))
-    seconds: list[float] = json.loads(done.stdout.splitlines()[-1])
-    return median(seconds[_WARM_UP:])
-
-
-def _task(shape: Shape) -> dict[str, Any]:
+def _task(shape: Shape, steps: int) -> dict[str, Any]:
     """The same for others; the tokens are those that opsuite has prepared."""
     from engine.training.corpus import Vocabulary, prepare_corpus
 
     corpus = prepare_corpus(
-        _config(shape, "torch").data,
+        _config(shape, "torch", steps).data,
         Vocabulary(size=shape.vocab_size),
         bench_home() / "cache" / "corpus",
         lambda _: None,
@@ -185,7 +222,7 @@ def _task(shape: Shape) -> dict[str, Any]:
         "intermediate_size": _inside(shape),
         "seq_len": shape.seq_len,
         "batch_size": shape.batch_size,
-        "steps": _WARM_UP + _STEPS,
+        "steps": steps,
         "threads": _THREADS,
         "tokens": str(corpus.directory / "tokens.bin"),
         "dtype": corpus.dtype,

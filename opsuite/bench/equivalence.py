@@ -1,4 +1,4 @@
-"""Whether tensor and data parallel ranks learn what one process learns."""
+"""Whether the ranks of a mesh learn what one process learns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ _MESHES: Mapping[str, Mapping[str, int]] = {
     "one process": {"tp": 1, "dp": 1},
     "tp=2": {"tp": 2, "dp": 1},
     "dp=2": {"tp": 1, "dp": 2},
+    "pp=2": {"tp": 1, "dp": 1, "pp": 2},
+    "tp=2 dp=2": {"tp": 2, "dp": 2},
+    "tp=2 pp=2": {"tp": 2, "dp": 1, "pp": 2},
+    "pp=2 dp=2": {"tp": 1, "dp": 2, "pp": 2},
 }
+_MICRO_BATCHES = 2  # of a pipeline
 
 
 def measure(rounds: int) -> list[Row]:
@@ -52,7 +57,11 @@ def _config(mesh: Mapping[str, int], seed: int) -> RunConfig:
 
     given: dict[str, Any] = {
         "name": "equivalence",
-        "train": {"steps": STEPS, "seed": seed},
+        "train": {
+            "steps": STEPS,
+            "seed": seed,
+            "micro_batches": _MICRO_BATCHES if mesh.get("pp", 1) > 1 else 1,
+        },
         "parallel": {**mesh, "device": "cpu"},
     }
     return resolve(RunConfig, [("the demo", CONFIG), ("the benchmark", given)]).value

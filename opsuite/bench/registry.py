@@ -54,6 +54,11 @@ BENCHES = {
         Bench(
             name="baselines",
             question="does one process train as fast as a plain loop, and as Hugging Face's?",
+            rounds=10,
+        ),
+        Bench(
+            name="checkpoint",
+            question="how long does training wait for a checkpoint, and is it slower after?",
             rounds=5,
         ),
         Bench(
@@ -63,7 +68,7 @@ BENCHES = {
         ),
         Bench(
             name="equivalence",
-            question="do tp=2, dp=2 and one process learn alike?",
+            question="do all meshes of tp, pp and dp learn what one process learns?",
             rounds=1,
         ),
         Bench(
@@ -72,10 +77,20 @@ BENCHES = {
             rounds=20,
         ),
         Bench(
+            name="groups",
+            question="what does the store have to do while 2,048 ranks start?",
+            rounds=3,
+        ),
+        Bench(
             name="overlap",
             question="how much of its communication does each operator hide?",
             rounds=20,
             has_options=True,
+        ),
+        Bench(
+            name="pipeline",
+            question="does a pipeline's bubble shrink as it should with more micro-batches?",
+            rounds=5,
         ),
         Bench(name="recorder", question="what does recording cost?", rounds=60),
         Bench(name="startup", question="how long does `opsuite --help` take?", rounds=10),
@@ -83,6 +98,12 @@ BENCHES = {
             name="store",
             question="does the trace store keep everything once, at what cost, whatever happens?",
             rounds=5,
+        ),
+        Bench(
+            name="train",
+            question="what does each of MegaScale's techniques bring here?",
+            rounds=5,
+            has_options=True,
         ),
         Bench(
             name="watching",

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +201,7 @@ def test_a_resume_is_bitwise(
 def test_replicas_may_become_fewer_and_more(run: Runner, tmp_path: Path) -> None:
     """2, 1 and 4 of them: each sample of the epoch is read once, and the loss is one run's."""
     read: list[tuple[int, int, list[int]]] = []
+    loaded: list[float] = []
     told = losses(run(parallel=ALONE, train={"steps": 30, "batch_size": 8}).run)
     result: LaunchResult | None = None
     for dp, last in ((2, 10), (1, 20), (4, 30)):
@@ -210,6 +212,8 @@ def test_replicas_may_become_fewer_and_more(run: Runner, tmp_path: Path) -> None
     assert result is not None
     for batch in SpoolReader(result.run.spool).poll():
         if batch.identity is None or batch.identity.rank is None:
+            points = batch.records[kinds(batch.records) == Kind.SAMPLE]
+            loaded += [float(value) for value in points["value"]]
             continue
         rank = batch.identity.rank
         points = batch.records[kinds(batch.records) == Kind.EVENT]
@@ -217,6 +221,8 @@ def test_replicas_may_become_fewer_and_more(run: Runner, tmp_path: Path) -> None
             if batch.names[int(name)] == READ:
                 facts = json.loads(batch.names[int(record["attributes"])])
                 read.append((int(record["step"]), rank, facts["samples"]))
+    # Two attempts with a loader, of 2 and of 4 ranks: ten steps each, of as many bytes.
+    assert sorted(loaded) == sorted([n * 8 * 33 * 2 for n in range(1, 11)] * 2)
     seen = [sample for *_, samples in sorted(read) for sample in samples]
     corpus = open_corpus(Path(Job.read(result.run.path).corpus))
     assert corpus is not None
@@ -283,18 +289,25 @@ def during(result: Callable[[], LaunchResult], home: Path, act: Callable[[Path],
         actor.join()
 
 
+def processes(run: Path, module: str) -> list[int]:
+    """Those of the run that run a module."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended while we looked
+            words = path.read_bytes().split(b"\0")
+            if module.encode() in words and str(run).encode() in words:
+                found.append(int(path.parent.name))
+    return found
+
+
 def rank_processes(run: Path) -> dict[int, int]:
     """Process of each rank of the run, by rank."""
     found = {}
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-            if b"engine.training.worker" in words and str(run).encode() in words:
-                environment = (path.parent / "environ").read_bytes().split(b"\0")
-                rank = next(e for e in environment if e.startswith(b"RANK="))
-                found[int(rank.removeprefix(b"RANK="))] = int(path.parent.name)
-        except OSError:
-            continue  # it ended while we looked
+    for process in processes(run, "engine.training.worker"):
+        with suppress(OSError):
+            environment = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+            rank = next(e for e in environment if e.startswith(b"RANK="))
+            found[int(rank.removeprefix(b"RANK="))] = process
     return found
 
 
@@ -324,6 +337,19 @@ def test_a_killed_rank_is_named(tmp_path: Path, tiny_run: Any) -> None:
     assert RunDirectory.load(result.run.path).manifest.status == "failed"
     recorded = {rank for rank, name, step, _ in records(result.run, Kind.SPAN) if step >= 5}
     assert recorded == {0, 1}
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the loader through /proc")
+def test_a_killed_loader_ends_the_run(tmp_path: Path, tiny_run: Any) -> None:
+    def kill_loader(path: Path) -> None:
+        [loader] = processes(path, "engine.training.host_loader")
+        os.kill(loader, signal.SIGKILL)
+
+    run = Runner(tmp_path, tiny_run)
+    result = during(lambda: run(**ENDLESS), tmp_path, kill_loader)
+    assert (result.status, result.exit_code) == ("failed", 1)
+    assert "data loader has ended" in result.problem
+    assert rank_processes(result.run.path) == {}
 
 
 def test_a_signal_stops_all_ranks(tmp_path: Path, tiny_run: Any) -> None:
