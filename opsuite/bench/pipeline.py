@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 COUNTS = (4, 16)  # micro-batches
 FALL, TOLERANCE = 0.75, 0.10
-_STEPS = 8
+_STEPS = 5
 _BUBBLES = """
 WITH compute AS (
     SELECT rank, step, sum(duration_s) AS s FROM phases
@@ -85,11 +85,11 @@ def _config(chunks: int, count: int) -> RunConfig:
         "name": "pipeline",
         "model": {
             "vocab_size": 512,
-            "hidden_size": 256,
+            "hidden_size": 512,
             "n_layers": 8,
-            "n_heads": 4,
-            "n_kv_heads": 4,
-            "intermediate_size": 688,
+            "n_heads": 8,
+            "n_kv_heads": 8,
+            "intermediate_size": 1408,
             "max_seq_len": 256,
         },
         "data": {"seq_len": 256},
