@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from collectors.errors import DataError, StorageError, UsageError
+from collectors.errors import DataError, OpsuiteError, StorageError, UsageError
 from engine.training.sources import KINDS, count_others, list_sources, read_documents
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Corpus:
         n_skipped: documents left out because they are not valid text.
         n_bytes: UTF-8 bytes of text.
         dtype: NumPy's name of the ids' type.
+        mapped: the ``.npy`` file that takes the place of ``tokens.bin``; "": there is none.
     """
 
     directory: Path
@@ -48,16 +49,22 @@ class Corpus:
     n_skipped: int
     n_bytes: int
     dtype: str
+    mapped: str = ""
 
     @property
     def tokens(self) -> npt.NDArray[np.unsignedinteger]:
         """The ids, mapped read-only."""
+        if self.mapped:
+            from engine.training.token_file import map_tokens
+
+            return map_tokens(Path(self.mapped))
         return np.memmap(self.directory / "tokens.bin", dtype=self.dtype, mode="r")
 
     @property
-    def tokenizer_json(self) -> str:
-        """The content of ``tokenizer.json``."""
-        return (self.directory / "tokenizer.json").read_text(encoding="utf-8")
+    def tokenizer_json(self) -> str | None:
+        """The content of ``tokenizer.json``; None where tokens came without."""
+        path = self.directory / "tokenizer.json"
+        return path.read_text(encoding="utf-8") if path.is_file() else None
 
     def __str__(self) -> str:
         skipped = f", {self.n_skipped} that are not text left out" if self.n_skipped else ""
@@ -94,6 +101,10 @@ def prepare_corpus(
         DataError: a file of it is malformed.
         StorageError: the cache cannot be written.
     """
+    from engine.training.token_file import is_token_file
+
+    if is_token_file(config.paths):
+        return _mapped(Path(config.paths[0]).expanduser().absolute(), vocabulary, cache, narrate)
     sources = list_sources(config.paths)
     directory = cache / _key(sources, vocabulary, config.max_bytes)
     corpus = open_corpus(directory)
@@ -109,15 +120,32 @@ def prepare_corpus(
     return corpus
 
 
+def _mapped(
+    path: Path, vocabulary: Vocabulary, cache: Path, narrate: Callable[[str], None]
+) -> Corpus:
+    from engine.training.token_file import map_tokens, prepare_tokens
+
+    map_tokens(path)
+    directory = cache / _key([path], vocabulary, 0)
+    try:
+        corpus = prepare_tokens(path, vocabulary, directory)
+    except OSError as error:
+        raise StorageError.from_os_error(error, "writing the corpus cache") from error
+    narrate(f"corpus: {corpus}")
+    return corpus
+
+
 def open_corpus(directory: Path) -> Corpus | None:
     """A corpus prepared earlier; None where there is none, or only a damaged one."""
     try:
         description = json.loads((directory / "corpus.json").read_text(encoding="utf-8"))
         corpus = Corpus(directory=directory, **description)
+        if corpus.mapped:
+            return corpus if len(corpus.tokens) == corpus.n_tokens else None
         size = (directory / "tokens.bin").stat().st_size
         whole = size == corpus.n_tokens * np.dtype(corpus.dtype).itemsize
         return corpus if whole and (directory / "tokenizer.json").is_file() else None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, OpsuiteError):
         return None
 
 
@@ -186,13 +214,14 @@ def _build(sources: list[Path], vocabulary: Vocabulary, max_bytes: int, director
         )
         description = {k: v for k, v in asdict(corpus).items() if k != "directory"}
         (aside / "corpus.json").write_text(json.dumps(description), encoding="utf-8")
-        _publish(aside, directory)
+        publish_corpus(aside, directory)
         return corpus
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _publish(aside: Path, directory: Path) -> None:
+def publish_corpus(aside: Path, directory: Path) -> None:
+    """Give what was built aside its name."""
     try:
         aside.rename(directory)
     except OSError:

@@ -35,7 +35,7 @@ def launch(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Text, JSONL or Parquet; files or directories."),
+        typer.Option(metavar="PATH", help="Text, JSONL, Parquet, directories; or tokens (.npy)."),
     ] = None,
     fault: Annotated[
         list[str] | None,

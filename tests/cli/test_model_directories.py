@@ -81,7 +81,7 @@ def test_export_says_what_there_is(home: Path, run_id: str, tmp_path: Path) -> N
     assert opsuite(home, "export", "nobody").exit_code == 3
 
 
-@pytest.mark.parametrize("mesh", [{"tp": 2}, {"pp": 2}])
+@pytest.mark.parametrize("mesh", [{"tp": 2, "pp": 2}])
 def test_a_run_begins_with_the_weights_of_others(
     home: Path, tmp_path: Path, mesh: dict[str, int]
 ) -> None:

@@ -133,3 +133,40 @@ def test_the_standard_library_is_there_without_its_tests() -> None:
     sources = list_sources([])
     assert len(sources) > 300
     assert not any({"test", "site-packages", "__pycache__"} & set(p.parts) for p in sources)
+
+
+def test_tokens_are_mapped_where_they_lie(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.npy"
+    tokens = np.random.default_rng(0).integers(0, 300, 5000).astype(np.uint16)
+    np.save(path, tokens)
+    corpus = prepare(path, tmp_path / "cache")
+    assert np.array_equal(corpus.tokens, tokens)
+    assert corpus.n_documents == (tokens == 0).sum()
+    assert corpus.tokenizer_json is None
+    assert not any((tmp_path / "cache").rglob("tokens.bin"))
+    again = open_corpus(corpus.directory)
+    assert again == corpus
+    np.save(path, tokens[:-1])  # another file now: what was said of it holds no more
+    assert open_corpus(corpus.directory) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (np.array([1, 2, 300], dtype=np.uint16), "token 300, the model knows 300"),
+        (np.array([[1, 2]], dtype=np.uint16), "shape"),
+        (np.array([1.0, 2.0]), "float64"),
+        (np.array([{"a": 1}], dtype=object), "not a file of tokens"),
+    ],
+    ids=["too large", "a table", "fractions", "pickled"],
+)
+def test_what_are_no_tokens_is_refused(tmp_path: Path, content: object, says: str) -> None:
+    np.save(tmp_path / "tokens.npy", content, allow_pickle=True)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=says):
+        prepare(tmp_path / "tokens.npy", tmp_path / "cache")
+
+
+def test_tokens_do_not_mix_with_text(tmp_path: Path) -> None:
+    config = DataConfig(paths=[str(tmp_path / "a.npy"), str(tmp_path)])
+    with pytest.raises(UsageError, match="all of the data"):
+        prepare_corpus(config, Vocabulary(size=300), tmp_path / "cache", lambda _: None)
