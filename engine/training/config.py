@@ -15,7 +15,7 @@ class DataConfig(Config):
 
     paths: list[str] = Field(
         default_factory=list,
-        description="text, JSONL, Parquet, directories, one .npy of tokens; empty: Python's library",
+        description="text, JSONL, Parquet, directories, one .npy of tokens; none: Python's library",
     )
     max_bytes: int = Field(4_000_000, ge=1_000, description="text read at most, in bytes of UTF-8")
     share: bool = Field(True, description="one loader for all ranks of a host; else each its own")

@@ -76,10 +76,10 @@ def test_kernels_are_their_references() -> None:
         assert line["far"] < (5e-5 if "32" in line["dtype"] else 0.02), line
 
 
-@pytest.mark.parametrize(
-    "arch",
-    [pytest.param(80, marks=pytest.mark.slow), 90, pytest.param(100, marks=pytest.mark.slow)],
-)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("arch", [pytest.param(80, marks=SLOW), 90, pytest.param(100, marks=SLOW)])
 def test_the_compiler_keeps_them_in_registers(arch: int) -> None:
     from engine.kernels.ahead_of_time import compile_all
 
