@@ -1,10 +1,11 @@
 """All that one short session on a GPU can show, in one call: ``gpu_session.py OUT [--dry-run]``.
 
-Kernels on random shapes against float64; kernels that wait for a peer which never comes; the
-compiler's report; our product against cuBLAS; and operators over an emulated link: this process is
-rank 0, all other ranks are buffers in pinned host memory, and the copy engine carries their shards.
-Everything goes into OUT/gpu-session.json, part by part. It needs torch, triton and this repository,
-nothing else. ``--dry-run`` goes the same way with small sizes in Triton's interpreter.
+Training in bfloat16, and its share of the peak; kernels on random shapes against float64; kernels
+that wait for a peer which never comes; the compiler's report; our product against cuBLAS; and
+operators over an emulated link: this process is rank 0, all other ranks are buffers in pinned host
+memory, and the copy engine carries their shards. Everything goes into OUT/gpu-session.json, part by
+part. It needs torch, triton and this repository, and for training pydantic. ``--dry-run`` goes the
+same way with small sizes in Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -47,9 +48,17 @@ def report_compiler(session: Session) -> dict[str, Any]:
     return {"exit_code": told.returncode, "lines": (told.stdout + told.stderr[-2000:]).splitlines()}
 
 
+def time_training(session: Session) -> list[dict[str, Any]]:
+    """Imported only now: a bare GPU machine may lack pydantic, and does all other parts."""
+    from benchmarks.gpu import training
+
+    return training.time_training(session)
+
+
 PARTS: dict[str, Callable[[Session], Any]] = {
     "begun": facts,
     "correctness": check_kernels,
+    "training": time_training,
     "products": time_products,
     "link": time_link,
     "clocks_after": facts,

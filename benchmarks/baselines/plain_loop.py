@@ -22,11 +22,12 @@ from benchmarks.baselines.turns import Turns
 class Block(nn.Module):
     """Attention and SwiGLU, each after its norm."""
 
-    def __init__(self, width: int, heads: int, inside: int) -> None:
+    def __init__(self, width: int, heads: int, kv_heads: int, inside: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.size, self.grouped = width // heads, kv_heads < heads
         self.norms = nn.ModuleList(nn.RMSNorm(width, eps=1e-5) for _ in range(2))
-        self.q, self.k, self.v, self.o = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.q, self.o = (nn.Linear(width, width, bias=False) for _ in range(2))
+        self.k, self.v = (nn.Linear(width, kv_heads * self.size, bias=False) for _ in range(2))
         self.gate, self.up = (nn.Linear(width, inside, bias=False) for _ in range(2))
         self.down = nn.Linear(inside, width, bias=False)
 
@@ -34,11 +35,11 @@ class Block(nn.Module):
         batch, length, width = x.shape
         y = self.norms[0](x)
         q, k, v = (
-            layer(y).view(batch, length, self.heads, -1).transpose(1, 2)
+            layer(y).view(batch, length, -1, self.size).transpose(1, 2)
             for layer in (self.q, self.k, self.v)
         )
         q, k = turned(q, cos, sin), turned(k, cos, sin)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.grouped)
         x = x + self.o(out.transpose(1, 2).reshape(batch, length, width))
         y = self.norms[1](x)
         down: Tensor = self.down(F.silu(self.gate(y)) * self.up(y))
@@ -53,7 +54,8 @@ class Model(nn.Module):
         width, heads = task["hidden_size"], task["n_heads"]
         self.embed = nn.Embedding(task["vocab_size"], width)
         self.blocks = nn.ModuleList(
-            Block(width, heads, task["intermediate_size"]) for _ in range(task["n_layers"])
+            Block(width, heads, task["n_kv_heads"], task["intermediate_size"])
+            for _ in range(task["n_layers"])
         )
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.head = nn.Linear(width, task["vocab_size"], bias=False)
@@ -75,7 +77,7 @@ class Model(nn.Module):
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions."""
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
 
 
 def main() -> None:
@@ -96,8 +98,9 @@ def main() -> None:
         turns.wait()
         chosen = order[np.arange(step * batch, (step + 1) * batch) % len(order)] * length
         window = torch.from_numpy(tokens[chosen[:, None] + np.arange(length + 1)].astype(np.int64))
-        logits = model(window[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
+        with torch.autocast("cpu", torch.bfloat16, enabled=task["precision"] == "bfloat16"):
+            logits = model(window[:, :-1])
+            loss = F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

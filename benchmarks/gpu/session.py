@@ -67,20 +67,27 @@ class Session:
 
 def facts(session: Session) -> dict[str, Any]:
     """The machine, its clocks now, and what runs on it."""
-    asked = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.draw,temperature.gpu"
-    commands = {
-        "gpu": ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader"],
-        "commit": ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+    told: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "gpu": clocks(),
+        "commit": _answer("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"),
     }
-    told: dict[str, Any] = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    for name, command in commands.items():
-        try:
-            ran = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-            told[name] = ran.stdout.strip()
-        except OSError:
-            told[name] = ""
     versions = {"torch": torch.__version__, "triton": triton.__version__}
     return told | versions | {"python": platform.python_version(), "dry_run": session.dry}
+
+
+def clocks() -> str:
+    """The driver's word on clocks, power and temperature just now; "" where there is none."""
+    asked = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.draw,temperature.gpu"
+    return _answer("nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader")
+
+
+def _answer(*command: str) -> str:
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except OSError:
+        return ""
+    return ran.stdout.strip()
 
 
 def seconds_of(calls: Mapping[str, Call], session: Session) -> dict[str, list[float]]:

@@ -19,7 +19,8 @@ _RESIDUAL_OUTPUTS = ("o_proj.weight", "down_proj.weight")
 
 @torch.no_grad()
 def initialize(model: Transformer, seed: int, tp: Group | None = None) -> None:
-    """Draw every weight from a generator of its own, seeded by ``seed`` and the weight's name.
+    """Draw every weight from a generator of its own, seeded by ``seed`` and the weight's name,
+    on the weight's device: CPUs and GPUs draw different numbers.
 
     Projections back into the residual stream are scaled by 1/sqrt(2 layers) (GPT-2).
     """
@@ -27,9 +28,11 @@ def initialize(model: Transformer, seed: int, tp: Group | None = None) -> None:
         if parameter.dim() == 1:
             parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             continue
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
+        generator = torch.Generator(parameter.device)
+        generator.manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
         std = _STD
         if name.endswith(_RESIDUAL_OUTPUTS):
             std /= (2 * model.config.n_layers) ** 0.5
-        full = torch.randn(full_shape(parameter, tp), generator=generator) * std
+        shape = full_shape(parameter, tp)
+        full = torch.randn(shape, generator=generator, device=parameter.device) * std
         parameter.copy_(shard(full, parameter, tp))

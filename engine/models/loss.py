@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from engine.overlap.linear import ColumnParallelLinear
     from engine.overlap.tensor_parallel import TensorParallelGroup
 
-_CHUNK_NUMEL = 1 << 22  # logits at a time: 16 MiB in float32 stay near the cores
+# Logits at a time: 16 MiB in float32 stay near the cores; a GPU wants larger products.
+_CHUNK_NUMEL = {"cpu": 1 << 22, "cuda": 1 << 27}
 
 
 def next_token_loss(
@@ -56,16 +57,21 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         by: Operations,
     ) -> Tensor:
         of_hidden = torch.empty_like(hidden)
-        of_weight = torch.zeros_like(weight)
+        rows = max(1, _CHUNK_NUMEL[hidden.device.type] // weight.shape[0])
+        # Several chunks' gradients are added up in float32.
+        wide = weight.dtype if hidden.shape[0] <= rows else torch.float32
+        of_weight = torch.zeros_like(weight, dtype=wide)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        rows = max(1, _CHUNK_NUMEL // weight.shape[0])
         for first in range(0, hidden.shape[0], rows):
             some = slice(first, first + rows)
             logits = (hidden[some] @ weight.t()).float()
             total += by.cross_entropy_(logits, targets[some]).sum()
             gradients = logits.to(weight.dtype)
             torch.mm(gradients, weight, out=of_hidden[some])
-            of_weight.addmm_(gradients.t(), hidden[some])
+            if wide == weight.dtype:
+                of_weight.addmm_(gradients.t(), hidden[some])
+            else:
+                of_weight.add_(gradients.t() @ hidden[some])
         ctx.save_for_backward(of_hidden, of_weight)
         ctx.n_tokens = max(1, hidden.shape[0])
         mean: Tensor = total / ctx.n_tokens
@@ -75,8 +81,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # noqa: ANN401
         of_hidden, of_weight = ctx.saved_tensors
         scale = gradient / ctx.n_tokens
-        scaled = (of_hidden * scale.to(of_hidden.dtype), of_weight * scale.to(of_weight.dtype))
-        return *scaled, None, None
+        of_hidden = of_hidden * scale.to(of_hidden.dtype)
+        return of_hidden, (of_weight * scale).to(of_hidden.dtype), None, None
 
 
 class _VocabParallelCrossEntropy(torch.autograd.Function):

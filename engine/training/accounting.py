@@ -12,6 +12,7 @@ import torch
 from engine.models.flops import flops_of_token
 from engine.peak import Peak, peak_of
 from engine.training.affinity import available_cores
+from engine.training.replica import precision_of
 
 if TYPE_CHECKING:
     from collectors.recorder import Recorder
@@ -97,7 +98,7 @@ class Accounting:
 def _terms(config: RunConfig, mesh: Mesh) -> Terms:
     of_token = flops_of_token(config.model, config.data.seq_len)
     ranks = mesh.world.size
-    peak = peak_of(mesh.device, torch.float32)
+    peak = peak_of(mesh.device, precision_of(config))
     if mesh.device.type == "cpu":  # more ranks than cores do not compute more
         cores = len(available_cores() or range(ranks))
         ranks = min(ranks, max(1, cores // config.parallel.threads_per_rank))

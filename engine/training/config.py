@@ -31,6 +31,9 @@ class TrainConfig(Config):
         1, ge=1, le=65536, description="parts of a replica's batch, one after the other"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="of the weights and the order of the data")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of products and activations; weights are trained in float32"
+    )
     operators: Literal["auto", "torch", "compiled", "triton"] = Field(
         "auto", description="norms, rotations, gates; auto: Triton on GPUs, torch elsewhere"
     )

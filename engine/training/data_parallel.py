@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,7 @@ class DataParallel:
         mesh: one-dimensional, of the ranks of ``group``.
         overlap: whether communication is begun before it is needed and waited for when it is.
         keep_gathered: whether weights stay gathered between forward and backward.
+        dtype: that the parts compute in; gradients are added up in float32.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class DataParallel:
         mesh: DeviceMesh,
         overlap: bool,
         keep_gathered: bool,
+        dtype: torch.dtype,
     ) -> None:
-        self._parts = [_cut(part, mesh, keep_gathered=keep_gathered) for part in parts]
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+        self._parts = [_cut(part, mesh, policy, keep_gathered=keep_gathered) for part in parts]
         self._overlap = overlap
         self._scattering: list[Pending] = []
         if group.synchronous:
@@ -85,10 +88,12 @@ class DataParallel:
                     module.set_custom_reduce_scatter(scatter)  # type: ignore[arg-type]
 
 
-def _cut(part: Transformer, mesh: DeviceMesh, *, keep_gathered: bool) -> FSDPModule:
+def _cut(
+    part: Transformer, mesh: DeviceMesh, policy: MixedPrecisionPolicy, *, keep_gathered: bool
+) -> FSDPModule:
     for block in part.blocks:
-        fully_shard(block, mesh=mesh, reshard_after_forward=not keep_gathered)
-    fully_shard(part, mesh=mesh, reshard_after_forward=False)
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=not keep_gathered)
+    fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     return cast("FSDPModule", part)
 
 

@@ -115,7 +115,16 @@ class Optimizer:
         for group in self.rule.param_groups:
             group["lr"] = rate
         self.rule.step()
+        self.publish()
         return float(norm), rate
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Let the model compute with the weights as they are now."""
+        pairs = [(w.parameter, w.part) for w in self.weights if w.is_original]
+        if pairs:
+            copies, originals = zip(*pairs, strict=True)
+            torch._foreach_copy_(copies, originals)
 
     def _global_norm(self, parts: Sequence[Tensor]) -> Tensor:
         """Norm of the whole model's gradient."""

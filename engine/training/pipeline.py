@@ -74,6 +74,7 @@ class Pipeline:
         group: the pipeline's ranks, first stage first.
         count: micro-batches in a step.
         shape: (B, S) of a micro-batch.
+        dtype: of what stages give to each other.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Pipeline:
         count: int,
         shape: tuple[int, int],
         device: torch.device,
+        dtype: torch.dtype,
         phases: Phases,
         recorder: Recorder,
     ) -> None:
@@ -99,6 +101,7 @@ class Pipeline:
                 parallel.pp * parallel.chunks,
                 device=device,
                 shape=shape,
+                dtype=dtype,
                 process_group=group.process_group,
                 traffic=self._traffic,
                 phases=phases,
@@ -191,11 +194,12 @@ class _Stage(PipelineStage):
         *,
         device: torch.device,
         shape: tuple[int, int],
+        dtype: torch.dtype,
         process_group: dist.ProcessGroup,
         traffic: _Traffic,
         phases: Phases,
     ) -> None:
-        hidden = _hidden(part, shape, device)
+        hidden = _hidden(part, shape, dtype)
         super().__init__(
             part,
             number,
@@ -262,10 +266,9 @@ class _Stage(PipelineStage):
         return self.stage_index_to_group_rank[number]
 
 
-def _hidden(part: Transformer, shape: tuple[int, int], device: torch.device) -> Tensor:
+def _hidden(part: Transformer, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
     """What one stage gives to the next: [T, D]."""
     tokens = shape[0] * shape[1]
     if part.splits(tokens) and part.tp is not None:
         tokens //= part.tp.size
-    dtype = next(part.parameters()).dtype
     return torch.empty(tokens, part.config.hidden_size, dtype=dtype, device="meta").requires_grad_()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from engine.models.initialization import initialize
 from engine.models.operations import operations
 from engine.models.transformer import Transformer
@@ -47,7 +49,7 @@ def build_replica(config: RunConfig, mesh: Mesh, phases: Phases, recorder: Recor
     cuts = tp_cuts(parts)
     data_parallel = _data_parallel(config, mesh, parts)
     optimizer = Optimizer(
-        weights_of(parts, cuts),
+        weights_of(parts, cuts, precision_of(config)),
         config.optimizer,
         decay_steps=config.decay_steps,
         sharing=(mesh.tp, mesh.dp),
@@ -69,16 +71,22 @@ def build_replica(config: RunConfig, mesh: Mesh, phases: Phases, recorder: Recor
     )
 
 
+def precision_of(config: RunConfig) -> torch.dtype:
+    """Of products and activations."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.train.precision]
+
+
 def _part(config: RunConfig, mesh: Mesh, part: Part) -> Transformer:
-    model = Transformer(
-        config.model,
-        mesh.tp,
-        split=config.parallel.split_tokens,
-        part=part,
-        by=operations(config.train.operators, mesh.device),
-    )
+    with mesh.device:
+        model = Transformer(
+            config.model,
+            mesh.tp,
+            split=config.parallel.split_tokens,
+            part=part,
+            by=operations(config.train.operators, mesh.device),
+        )
     initialize(model, config.train.seed, mesh.tp)
-    return model.to(mesh.device)
+    return model
 
 
 def _data_parallel(
@@ -92,6 +100,7 @@ def _data_parallel(
         mesh=mesh.grid["dp"],
         overlap=config.parallel.overlap_dp,
         keep_gathered=config.parallel.keep_weights,
+        dtype=precision_of(config),
     )
 
 
@@ -118,6 +127,7 @@ def _micro_batches(
         count=count,
         shape=(sequences, config.data.seq_len),
         device=mesh.device,
+        dtype=precision_of(config),
         phases=phases,
         recorder=recorder,
     )

@@ -38,6 +38,7 @@ def restore(checkpoint: Checkpoint, optimizer: Optimizer, mesh: Mesh) -> None:
         DataError: a tensor is missing, or of another shape.
     """
     _read(checkpoint.path / STATE, list(state_parts(optimizer)), mesh)
+    optimizer.publish()
     optimizer.go_on_after(checkpoint.step)
 
 
@@ -48,6 +49,7 @@ def begin_from(model: Path, optimizer: Optimizer, mesh: Mesh) -> None:
         DataError: a tensor is missing, or of another shape.
     """
     _read(model, [(weight.name, weight.part, weight) for weight in optimizer.weights], mesh)
+    optimizer.publish()
 
 
 @torch.no_grad()

@@ -1,4 +1,9 @@
-"""What one rank holds of the model's parameters: parts of whole tensors, cut by tp and by dp."""
+"""What one rank holds of the model's parameters: parts of whole tensors, cut by tp and by dp.
+
+A model that computes in bfloat16 is trained in float32 all the same (Micikevicius et al. 2018): the
+optimizer works on originals, to which gradients are added as they come, and the model computes with
+copies. Where there is data parallelism FSDP keeps these, else they are kept here.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +41,7 @@ class Weight:
     Attributes:
         name: in the whole model, as Hugging Face calls it.
         parameter: the module's own; data parallelism makes it a DTensor.
-        part: this rank's part of its values, in the same memory.
+        part: this rank's part of its values: in the same memory, or the originals of a copy.
         cut: how tensor parallelism cut it.
     """
 
@@ -62,11 +67,28 @@ class Weight:
             shape[self.tp_dim] *= tp
         return tuple(shape)
 
+    @property
+    def is_original(self) -> bool:
+        """Whether :attr:`part` lies apart, and the model computes with a copy of it."""
+        return self.part.dtype != self.parameter.dtype
+
     def take_gradient(self) -> None:
         """Let :attr:`part` have its part of the gradient."""
         gradient = self.parameter.grad
-        if self.part is not self.parameter:
+        if self.is_original:
+            self._add(gradient)
+        elif self.part is not self.parameter:
             self.part.grad = _local(gradient) if gradient is not None else None
+
+    def _add(self, gradient: Tensor | None) -> None:
+        """Micro-batches are added up in the originals' precision."""
+        if gradient is None:
+            return
+        self.parameter.grad = None
+        if self.part.grad is None:
+            self.part.grad = gradient.to(self.part.dtype)
+        else:
+            self.part.grad.add_(gradient)
 
     def drop_gradient(self) -> None:
         """Begin anew."""
@@ -83,17 +105,35 @@ def tp_cuts(modules: Sequence[nn.Module]) -> dict[str, TpCut]:
     }
 
 
-def weights_of(modules: Sequence[nn.Module], cuts: Mapping[str, TpCut]) -> list[Weight]:
-    """This rank's weights, those of all its parts of the model in order."""
+def weights_of(
+    modules: Sequence[nn.Module],
+    cuts: Mapping[str, TpCut],
+    dtype: torch.dtype = torch.float32,
+) -> list[Weight]:
+    """This rank's weights, those of all its parts of the model in order.
+
+    Args:
+        dtype: of what the modules compute with.
+    """
     return [
-        Weight(name=name, parameter=parameter, part=_part(parameter), cut=cuts[name])
+        _weight(name, parameter, cuts[name], dtype)
         for module in modules
         for name, parameter in module.named_parameters()
     ]
 
 
-def _part(parameter: nn.Parameter) -> Tensor:
-    return _local(parameter) if isinstance(parameter, DTensor) else parameter
+def _weight(name: str, parameter: nn.Parameter, cut: TpCut, dtype: torch.dtype) -> Weight:
+    if isinstance(parameter, DTensor):
+        return Weight(name=name, parameter=parameter, part=_local(parameter), cut=cut)
+    if parameter.dtype == dtype:
+        return Weight(name=name, parameter=parameter, part=parameter, cut=cut)
+    original = parameter.detach()
+    parameter.data = original.to(dtype)
+    weight = Weight(name=name, parameter=parameter, part=original, cut=cut)
+    parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+        lambda _: weight.take_gradient()
+    )
+    return weight
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """One process: opsuite's trainer, recorder and all, beside a plain loop and Hugging Face's Trainer.
 
-All train the same model on the same tokens in float32 with the same attention (torch's), fused
-AdamW, the same threads. Each is a process of its own that trains a step when it is told to: one
+All train the same model on the same tokens in the same precision with the same attention
+(torch's), fused AdamW, the same threads. In bfloat16 all keep float32 weights: the others by
+torch.autocast. Each is a process of its own that trains a step when it is told to: one
 step of each in turn, so that all share the machine's moods.
 """
 
@@ -46,12 +47,14 @@ class Shape:
     hidden_size: int
     n_layers: int
     vocab_size: int
+    precision: str = "float32"
     seq_len: int = 512
     batch_size: int = 4
 
     def __str__(self) -> str:
         return (
-            f"d {self.hidden_size}, {self.n_layers} layers, vocabulary {self.vocab_size:,},"
+            f"{self.precision}, d {self.hidden_size}, {self.n_layers} layers,"
+            f" vocabulary {self.vocab_size:,},"
             f" {self.batch_size} x {self.seq_len} tokens"
         )
 
@@ -60,6 +63,9 @@ SHAPES = (
     Shape(hidden_size=512, n_layers=4, vocab_size=32_000),
     Shape(hidden_size=512, n_layers=6, vocab_size=4096),
     Shape(hidden_size=1024, n_layers=2, vocab_size=32_000),
+    Shape(hidden_size=512, n_layers=4, vocab_size=32_000, precision="bfloat16"),
+    Shape(hidden_size=512, n_layers=6, vocab_size=4096, precision="bfloat16"),
+    Shape(hidden_size=1024, n_layers=4, vocab_size=4096, precision="bfloat16"),
 )
 _TARGETS = {("torch", "plain"): 0.98, ("torch", "hf"): 1.0, ("compiled", "hf"): 1.2}
 _OURS = {"torch": "opsuite", "compiled": "opsuite with compiled regions"}
@@ -93,7 +99,7 @@ def _row(shape: Shape, seconds: Mapping[str, Sequence[float]], ours: str, theirs
         interval=interval_of(_ratio, seconds[theirs], seconds[ours]),
         target=f">= {least}",
         met=value / baseline >= least,
-        note=f"float32, SDPA, fused AdamW, {_THREADS} threads, gradient limit 1",
+        note=f"SDPA, fused AdamW, {_THREADS} threads, gradient limit 1",
     )
 
 
@@ -194,6 +200,7 @@ def _config(shape: Shape, operators: str, steps: int) -> RunConfig:
             "steps": steps,
             "batch_size": shape.batch_size,
             "operators": operators,
+            "precision": shape.precision,
         },
         "parallel": {"tp": 1, "dp": 1, "device": "cpu", "threads_per_rank": _THREADS},
     }
@@ -219,6 +226,8 @@ def _task(shape: Shape, steps: int) -> dict[str, Any]:
         "hidden_size": shape.hidden_size,
         "n_layers": shape.n_layers,
         "n_heads": shape.hidden_size // 64,
+        "n_kv_heads": shape.hidden_size // 64,
+        "precision": shape.precision,
         "intermediate_size": _inside(shape),
         "seq_len": shape.seq_len,
         "batch_size": shape.batch_size,

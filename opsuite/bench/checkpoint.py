@@ -10,6 +10,7 @@ from collectors.daemon.access import open_store
 from opsuite.bench.home import bench_home
 from opsuite.bench.result import Row
 from opsuite.bench.rounds import interval_of, median_interval
+from opsuite.bench.training import trained_run
 from opsuite.demo import CONFIG
 from opsuite.output import narrate
 
@@ -25,11 +26,8 @@ _TOKENS = 4096
 
 def measure(rounds: int) -> list[Row]:
     """One run with ``rounds`` checkpoints: ten steps after each, ten without, and so on."""
-    from engine.training.launcher import launch
-
-    home = bench_home()
-    run = launch(_config(rounds), home=home, command=["opsuite", "bench"], narrate=narrate).run
-    with open_store(home) as store:
+    run = trained_run(_config(rounds), narrate=narrate)
+    with open_store(bench_home()) as store:
         steps = store.rows(
             "SELECT step, duration_s FROM steps WHERE run_id = ? ORDER BY step", [run.run_id]
         )

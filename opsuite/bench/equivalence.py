@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from collectors.daemon.access import open_store
 from opsuite.bench.home import bench_home
 from opsuite.bench.result import Row
+from opsuite.bench.training import trained_run
 from opsuite.demo import CONFIG
 from opsuite.output import narrate
 
@@ -69,11 +70,8 @@ def _config(mesh: Mapping[str, int], seed: int) -> RunConfig:
 
 def losses(config: RunConfig) -> list[float]:
     """The loss after each step of a run."""
-    from engine.training.launcher import launch
-
-    home = bench_home()
-    run = launch(config, home=home, command=["opsuite", "bench"], narrate=narrate).run
-    with open_store(home) as store:
+    run = trained_run(config, narrate=narrate)
+    with open_store(bench_home()) as store:
         rows = store.rows(
             "SELECT value FROM samples WHERE run_id = ? AND name = 'loss' ORDER BY step",
             [run.run_id],

@@ -15,9 +15,9 @@ import numpy as np
 from collectors.configuration import resolve
 from opsuite.bench.equivalence import MAX_DIFFERENCE
 from opsuite.bench.equivalence import STEPS as CURVE_STEPS
-from opsuite.bench.home import bench_home
 from opsuite.bench.result import Row
 from opsuite.bench.rounds import interval_of, ratio_interval
+from opsuite.bench.training import trained_run
 from opsuite.demo import CONFIG
 from opsuite.output import narrate
 
@@ -65,18 +65,11 @@ def _config(width: int, given: Mapping[str, object]) -> RunConfig:
 
 def _step_seconds(width: int, rounds: int) -> dict[str, list[float]]:
     """Of each way, the slower rank's."""
-    from engine.training.launcher import launch
     from opsuite.bench.fusion_rank import WAYS, output_path
 
     steps = (rounds + _WARM_UP) * len(WAYS)
     config = _config(width, {"name": "fusion", "train": {"steps": steps}})
-    run = launch(
-        config,
-        home=bench_home(),
-        command=["opsuite", "bench", "fusion"],
-        narrate=narrate,
-        worker="opsuite.bench.fusion_rank",
-    ).run
+    run = trained_run(config, narrate=narrate, worker="opsuite.bench.fusion_rank")
     ranks = [json.loads(output_path(run.path, rank).read_text()) for rank in range(2)]
     return {
         way: [max(pair) for pair in zip(*(rank[way][_WARM_UP:] for rank in ranks), strict=True)]

@@ -16,6 +16,7 @@ from collectors.daemon.access import open_store
 from opsuite.bench.home import bench_home
 from opsuite.bench.result import Row
 from opsuite.bench.rounds import interleave, interval_of
+from opsuite.bench.training import trained_run
 from opsuite.demo import CONFIG
 from opsuite.output import narrate
 
@@ -68,12 +69,8 @@ def _fall(few: Sequence[float], many: Sequence[float]) -> float:
 
 def _bubble(chunks: int, count: int) -> float:
     """Bubble over computing, the median over the steps of a run."""
-    from engine.training.launcher import launch
-
-    home = bench_home()
-    config = _config(chunks, count)
-    run = launch(config, home=home, command=["opsuite", "bench"], narrate=lambda _: None).run
-    with open_store(home) as store:
+    run = trained_run(_config(chunks, count))
+    with open_store(bench_home()) as store:
         rows = store.rows(_BUBBLES.replace("$run", f"'{run.run_id}'"))
     return median(float(share) for (share,) in rows)
 
@@ -90,9 +87,9 @@ def _config(chunks: int, count: int) -> RunConfig:
             "n_heads": 8,
             "n_kv_heads": 8,
             "intermediate_size": 1408,
-            "max_seq_len": 256,
+            "max_seq_len": 512,
         },
-        "data": {"seq_len": 256},
+        "data": {"seq_len": 512},
         "train": {"steps": _STEPS, "batch_size": count, "micro_batches": count},
         "parallel": {"tp": 1, "pp": 2, "dp": 1, "chunks": chunks, "device": "cpu"},
     }

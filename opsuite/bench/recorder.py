@@ -14,10 +14,10 @@ import numpy as np
 
 from collectors.clock import host_name
 from collectors.recorder import Identity, open_recorder
-from opsuite.bench.home import bench_home
 from opsuite.bench.recording_rank import output_path
 from opsuite.bench.result import Row
 from opsuite.bench.rounds import interleave, median_interval, ratio_interval
+from opsuite.bench.training import trained_run
 from opsuite.demo import CONFIG
 from opsuite.output import narrate
 
@@ -98,20 +98,17 @@ def _step_row(rounds: int) -> Row:
     """Steps with and without recording, in turn, in both ranks of one tensor-parallel run."""
     from collectors.configuration import resolve
     from engine.training.config import RunConfig
-    from engine.training.launcher import launch
     from tui.progress import show_progress
 
     steps = rounds * _STEPS_PER_ROUND + _WARM_UP_STEPS
     given = {"name": "recorder", "train": {"steps": steps}}
     config = resolve(RunConfig, [("the demo", CONFIG), ("the benchmark", given)]).value
-    run = launch(
+    run = trained_run(
         config,
-        home=bench_home(),
-        command=["opsuite", "bench", "recorder"],
         narrate=narrate,
         watch=lambda run: show_progress(run, total_steps=steps),
         worker="opsuite.bench.recording_rank",
-    ).run
+    )
     ranks = [
         json.loads(output_path(run.path, rank).read_text())
         for rank in range(config.parallel.world_size)

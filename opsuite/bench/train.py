@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from collectors.configuration import resolve
 from collectors.daemon.access import open_store
-from collectors.errors import RunFailed
 from opsuite.bench.home import bench_home
 from opsuite.bench.result import Row
 from opsuite.bench.rounds import interleave, ratio_interval
+from opsuite.bench.training import trained_run
 from opsuite.demo import CONFIG
 from opsuite.output import narrate
 
@@ -155,18 +155,13 @@ def _variants(number: int) -> Mapping[str, Callable[[], float]]:
 
 def _tokens_per_s(axis: str, sections: Sequence[Sections]) -> float:
     """Of a run, by the median of its steps after the first ones."""
-    from engine.training.launcher import launch
-
-    home = bench_home()
     config = _config(axis, sections)
-    run = launch(config, home=home, command=["opsuite", "bench"], narrate=lambda _: None).run
-    with open_store(home) as store:
+    run = trained_run(config)
+    with open_store(bench_home()) as store:
         rows = store.rows(
             "SELECT max(duration_s) FROM steps WHERE run_id = ? AND step > ? GROUP BY step",
             [run.run_id, _WARM_UP],
         )
-    if len(rows) != _STEPS - _WARM_UP:
-        raise RunFailed("the run to measure did not finish", where=str(run.path))
     return config.tokens_per_step / median(float(seconds) for (seconds,) in rows)
 
 

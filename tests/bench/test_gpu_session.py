@@ -21,6 +21,8 @@ def test_every_part_of_it_runs(tmp_path: Path) -> None:
     subprocess.run(command, check=True, timeout=120, env=environment)
     [told] = [json.loads(path.read_text()) for path in (tmp_path / "out").iterdir()]
     assert told["correctness"]["cases"] == 24
+    assert len(told["training"]) == 6
+    assert all(row["tokens_per_s"] > 0 and row["mfu_causal"] > 0 for row in told["training"])
     assert all(row["own_over_cublas"] > 0 for row in told["products"])
     assert all("emulated link at" in row["label"] for row in told["link"])
     assert (len(told["products"]), len(told["link"])) == (12, 12)

@@ -198,6 +198,24 @@ def test_a_resume_is_bitwise(
         assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
+def test_bfloat16_learns_as_float32_does(run: Runner, straight: dict[str, LaunchResult]) -> None:
+    """In one process, and in stages of replicas; a resume is bitwise, so originals were kept."""
+    expected = losses(straight["alone"].run)
+    train = {"precision": "bfloat16", "steps": 10}
+    both = {**STAGES, "dp": 2}
+    first = run(parallel=ALONE, train=train)
+    spread = run(parallel=both, train={**train, "micro_batches": 2})
+    curves = [losses(each.run) for each in (first, spread)]
+    for curve in curves:
+        assert max(abs(curve[step] - expected[step]) for step in range(1, 11)) < 0.02
+    assert curves[0] != {step: expected[step] for step in range(1, 11)}
+    rest = run(
+        parallel=ALONE, train={**train, "steps": 15}, resume=RunDirectory.load(first.run.path)
+    )
+    straightforward = run(parallel=ALONE, train={**train, "steps": 15})
+    assert {**curves[0], **losses(rest.run)} == losses(straightforward.run)
+
+
 def test_replicas_may_become_fewer_and_more(run: Runner, tmp_path: Path) -> None:
     """2, 1 and 4 of them: each sample of the epoch is read once, and the loss is one run's."""
     read: list[tuple[int, int, list[int]]] = []
