@@ -1,0 +1,104 @@
+"""A host as its driver knows it, and which hosts get which ranks."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from engine.resilience.messages import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from engine.resilience.messages import Copy, Hello
+
+_ACCUSED_WITHIN_S = 3600.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Host:
+    """One of them.
+
+    Attributes:
+        here: whether its executor is connected.
+        gone_s: since when it is not.
+        running: the attempt whose ranks it says it runs; 0: none.
+        ordered: the attempt that it was last told to start, and when.
+        why_blocked: why it is left out, or "".
+        blocked_until_s: until then; None: for ever. ``offences`` is how often it was.
+        suspect: why it is to be examined before it gets ranks, or "".
+        checking: number of the examination that is going on; 0: none.
+    """
+
+    name: str
+    incarnation: str = ""
+    slots: int = 0
+    address: str = ""
+    here: bool = False
+    gone_s: float = 0.0
+    running: int = 0
+    ordered: tuple[int, float] = (0, 0.0)
+    copies: tuple[Copy, ...] = ()
+    why_blocked: str = ""
+    blocked_until_s: float | None = 0.0
+    offences: int = 0
+    suspect: str = ""
+    checking: int = 0
+    check_begun_s: float = 0.0
+    accused_s: deque[float] = field(default_factory=deque)
+
+    def greet(self, hello: Hello) -> None:
+        """Its executor is there."""
+        self.here = True
+        self.incarnation = hello.incarnation
+        self.slots = hello.slots
+        self.address = hello.address
+        self.running = hello.attempt
+        self.copies = hello.copies
+        self.checking = 0
+
+    def leave(self, now: float) -> None:
+        """Its executor is not there any more; what it holds cannot be had."""
+        self.here = False
+        self.gone_s = now
+        self.running = 0
+        self.copies = ()
+        self.checking = 0
+
+    def accuse(self, now: float) -> int:
+        """A fault was its; gives how many were within the last hour."""
+        self.accused_s.append(now)
+        while self.accused_s[0] < now - _ACCUSED_WITHIN_S:
+            self.accused_s.popleft()
+        return len(self.accused_s)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it is left out: also when its time is over, until it was examined."""
+        return self.why_blocked != ""
+
+    def usable(self, slots: int) -> bool:
+        """Whether it can get so many ranks now."""
+        out = self.blocked or self.suspect or self.checking
+        return self.here and not out and self.slots >= slots
+
+
+def assign(
+    before: Sequence[Place], usable: Iterable[Host], hosts: int, ranks: int
+) -> tuple[Place, ...] | None:
+    """Places for ``ranks`` ranks on each of ``hosts`` hosts, or None where these are too few.
+
+    Who had ranks before keeps them, since its copies are of these; others take what is left.
+    """
+    by_name = {host.name: host for host in usable}
+    kept = {place.first // ranks: place.host for place in before if place.host in by_name}
+    spare = sorted(by_name.keys() - set(kept.values()))
+    places = []
+    for index in range(hosts):
+        if index not in kept and not spare:
+            return None
+        name = kept.get(index) or spare.pop(0)
+        address = by_name[name].address
+        places.append(Place(host=name, first=index * ranks, count=ranks, address=address))
+    return tuple(places)
