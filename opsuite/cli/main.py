@@ -15,6 +15,7 @@ from opsuite.cli import (
     alerts,
     attach,
     bench,
+    check,
     collect,
     demo,
     diagnose,
@@ -107,6 +108,7 @@ for _command in (
     serve.serve,
     query.query,
     doctor.doctor,
+    check.check,
     bench.bench,
 ):
     app.command()(_command)
