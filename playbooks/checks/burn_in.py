@@ -212,14 +212,23 @@ def _burn_unit(where: str, kind: str, seconds: float, flip_bit: int | None) -> d
         stay_on(int(number))
     try:
         product = _product(where, kind)
+        wall_s, on_core_s = time.perf_counter(), time.process_time()
         done = burn(product if flip_bit is None else Flipped(product, flip_bit), seconds=seconds)
+        on_core_s = time.process_time() - on_core_s
+        share = on_core_s / (time.perf_counter() - wall_s)
     except WrongProductError as error:
         return {"fault": str(Verdict.CORRUPT), "detail": str(error)}
     return {
         "value": None if done.flops is None else done.flops / 1e9,
         "fault": str(Verdict.CORRUPT) if done.wrong else None,
-        "detail": done.wrong or f"{done.products} exact products",
+        "detail": done.wrong or _describe(done, share if device == "core" else None),
     }
+
+
+def _describe(done: Burn, share: float | None) -> str:
+    """A core that is slow though it was ours is another case than one that others used too."""
+    told = f"{done.products} exact products"
+    return told if share is None else f"{told}, on its core {min(share, 1.0):.0%} of the time"
 
 
 def _product(where: str, kind: str) -> Product:

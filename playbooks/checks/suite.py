@@ -64,11 +64,17 @@ class HostVerdict:
         """Nothing is wrong, as far as was checked."""
         return not self.verdict.bad
 
+    @property
+    def sound(self) -> bool:
+        """Nothing is corrupt or failed: what is wrong may be a neighbour's load."""
+        return self.verdict not in {Verdict.CORRUPT, Verdict.FAILED}
+
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return {
             "verdict": str(self.verdict),
             "fine": self.fine,
+            "sound": self.sound,
             "hardware": self.hardware,
             "elapsed_s": self.elapsed_s,
             "results": [result.to_json() for result in self.results],
