@@ -2,52 +2,68 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from collectors.errors import UsageError
+from engine.faults.keys import keys_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from collectors.recorder import Recorder
-    from engine.step_hook import StepHook
+    from engine.faults.keys import Key
 
-_RANGE = re.compile(r"(\d+)-(\d+)")
+_F = TypeVar("_F", bound="Fault")
 
 
-class Fault(Protocol):
-    """A class of faults; an instance is one fault asked for.
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A class of faults; an instance is one fault asked for. Its fields are the grammar's keys.
+
+    The first line of a class's docstring says what it does, for people too.
 
     Attributes:
         name: how the class is called in the grammar.
-        parameters: its keys, all of them needed, and what each means.
+        struck: by whom: a rank in its own process, or a process outside of the run.
+        needs: what the machine must have for it.
     """
 
     name: ClassVar[str]
-    parameters: ClassVar[Mapping[str, str]]
+    struck: ClassVar[Literal["rank", "outside"]]
+    needs: ClassVar[str] = ""
+
+    @classmethod
+    def all_keys(cls) -> list[Key]:
+        """In the order in which they are written."""
+        return keys_of(cls)
 
     @classmethod
     def from_values(cls, values: Mapping[str, str]) -> Self:
-        """Read the values of exactly the keys in ``parameters``.
+        """Read the values of keys that there are.
 
         Raises:
             ValueError: one of them cannot be used; the text says which and why.
         """
+        given = [key for key in cls.all_keys() if key.name in values]
+        return cls(**{key.name: key.read(key.name, values[key.name]) for key in given})
+
+    def __str__(self) -> str:
+        pairs = (f"{key.name}={getattr(self, key.name)}" for key in self.all_keys())
+        return f"{self.name}:{','.join(pairs)}"
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The fault as it is recorded."""
+        values = {key.name: getattr(self, key.name) for key in self.all_keys()}
+        plain = {k: v if isinstance(v, int | float) else str(v) for k, v in values.items()}
+        return {"class": self.name, **plain}
 
     def misfit(self, *, world_size: int, steps: int) -> str:
         """Why the fault cannot happen in such a run, or ""."""
-
-    def unavailable(self, *, unpinned: str) -> str:
-        """Why this machine cannot inject it, or ""; ``unpinned``: why ranks are not pinned."""
-
-    def inject(
-        self, *, rank: int, cores: Sequence[int], unpinned: str, recorder: Recorder
-    ) -> StepHook | None:
-        """The part of the fault in ``rank``, which is pinned to ``cores``; None if it has none."""
+        raise NotImplementedError
 
 
-def parse_fault(text: str, classes: Mapping[str, type[Fault]]) -> Fault:
+def parse_fault(text: str, classes: Mapping[str, type[_F]]) -> _F:
     """Read one fault.
 
     Raises:
@@ -59,7 +75,7 @@ def parse_fault(text: str, classes: Mapping[str, type[Fault]]) -> Fault:
         raise UsageError(
             f"unknown fault {name!r}",
             where=f"--fault {text}",
-            remedy=f"use one of: {', '.join(_describe(c) for c in classes.values())}",
+            remedy=f"use one of: {', '.join(spelling(each) for each in classes.values())}",
         )
     values = _values(text, rest, fault)
     try:
@@ -68,39 +84,30 @@ def parse_fault(text: str, classes: Mapping[str, type[Fault]]) -> Fault:
         raise UsageError(str(error), where=f"--fault {text}", remedy=_usage(fault)) from None
 
 
-def whole_number(key: str, text: str) -> int:
-    """Read a number from 0."""
-    if not text.isdecimal():
-        raise ValueError(f"{key}={text} is not a whole number")
-    return int(text)
-
-
-def step_range(key: str, text: str) -> tuple[int, int]:
-    """Read ``FIRST-LAST``, both included, from 1."""
-    match = _RANGE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{key}={text} is not a range FIRST-LAST")
-    first, last = int(match[1]), int(match[2])
-    if not 1 <= first <= last:
-        raise ValueError(f"{key}={text} is not a range: it should go up, from 1 or more")
-    return first, last
+def spelling(fault: type[Fault]) -> str:
+    """How a fault of a class is written; what may be left out is in brackets."""
+    needed = ",".join(f"{key.name}=..." for key in fault.all_keys() if key.needed)
+    return f"{fault.name}:{needed}" + "".join(
+        f"[,{key.name}={key.default}]" for key in fault.all_keys() if not key.needed
+    )
 
 
 def _values(text: str, rest: str, fault: type[Fault]) -> dict[str, str]:
+    known = [key.name for key in fault.all_keys()]
     values: dict[str, str] = {}
     for pair in filter(None, rest.split(",")):
-        key, equals, value = pair.partition("=")
+        name, equals, value = pair.partition("=")
         problem = ""
-        if key not in fault.parameters:
-            problem = f"{fault.name} has no key {key!r}"
-        elif key in values:
-            problem = f"{key} is given twice"
+        if name not in known:
+            problem = f"{fault.name} has no key {name!r}"
+        elif name in values:
+            problem = f"{name} is given twice"
         elif not equals or not value:
-            problem = f"{key} has no value"
+            problem = f"{name} has no value"
         if problem:
             raise UsageError(problem, where=f"--fault {text}", remedy=_usage(fault))
-        values[key] = value
-    missing = [key for key in fault.parameters if key not in values]
+        values[name] = value
+    missing = [key.name for key in fault.all_keys() if key.needed and key.name not in values]
     if missing:
         raise UsageError(
             f"{fault.name} needs {', '.join(missing)}",
@@ -110,10 +117,6 @@ def _values(text: str, rest: str, fault: type[Fault]) -> dict[str, str]:
     return values
 
 
-def _describe(fault: type[Fault]) -> str:
-    return f"{fault.name}:" + ",".join(f"{key}=..." for key in fault.parameters)
-
-
 def _usage(fault: type[Fault]) -> str:
-    keys = "; ".join(f"{key} is {meaning}" for key, meaning in fault.parameters.items())
-    return f"write {_describe(fault)} where {keys}"
+    meanings = "; ".join(f"{key.name} is {key.meaning}" for key in fault.all_keys())
+    return f"write {spelling(fault)} where {meanings}"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from collectors.errors import ConfigError, DataError, UsageError
 from collectors.run import RunDirectory
 from engine.faults.grammar import parse_fault
-from engine.faults.registry import FAULTS, check_faults
+from engine.faults.marker import forget_strikes
+from engine.faults.registry import RANK_FAULTS, check_faults
 from engine.training.affinity import available_cores, plan_affinity
 from engine.training.checkpoint import CheckpointStore
 from engine.training.config import RunConfig
@@ -135,6 +136,7 @@ def _hand_over(
 ) -> None:
     """Leave in the run directory what its ranks will read."""
     JobResult.clear(run.path)
+    forget_strikes(run.path)
     Job(
         run_id=run.run_id,
         config=config.model_dump(mode="json"),
@@ -176,7 +178,7 @@ def _plan(config: RunConfig, narrate: Callable[[str], None]) -> AffinityPlan:
     if config.parallel.pin and plan.reason:
         narrate(f"ranks share the cores: {plan.reason}")
     for text in config.faults:
-        if reason := parse_fault(text, FAULTS).unavailable(unpinned=plan.reason):
+        if reason := parse_fault(text, RANK_FAULTS).unavailable(unpinned=plan.reason):
             narrate(f"fault skipped: {text}: {reason}")
     return plan
 

@@ -12,8 +12,9 @@ from collectors.errors import DataError, StorageError
 from collectors.recorder import Identity, NullRecorder, open_recorder
 from collectors.samplers.garbage import GarbageWatch
 from collectors.settings import Settings
-from engine.faults.grammar import parse_fault
-from engine.faults.registry import FAULTS
+from engine.faults.marker import markers_of
+from engine.faults.place import Place
+from engine.faults.registry import inject_all
 from engine.groups.group import CurrentStep
 from engine.presence.presence import Presence
 from engine.training.accounting import Accounting
@@ -195,7 +196,7 @@ def _train(
         saver=saver,
         accounting=accounting,
         hooks=[
-            *_injectors(job, config, mesh.rank, recorder),
+            *_injectors(run, job, config, rank=mesh.rank, recorder=recorder, replica=replica),
             *hooks(mesh, replica),
             *([CollectionAtStepEnds(recorder)] if config.train.own_gc else []),
         ],
@@ -217,12 +218,16 @@ def _batches(job: Job, config: RunConfig, corpus: Corpus, mesh: Mesh) -> Batches
     )
 
 
-def _injectors(job: Job, config: RunConfig, rank: int, recorder: Recorder) -> list[StepHook]:
-    cores = job.cores[rank] if job.cores else ()
-    injectors = (
-        parse_fault(text, FAULTS).inject(
-            rank=rank, cores=cores, unpinned=job.unpinned, recorder=recorder
-        )
-        for text in config.faults
+def _injectors(
+    run: Path, job: Job, config: RunConfig, *, rank: int, recorder: Recorder, replica: Replica
+) -> list[StepHook]:
+    place = Place(
+        rank=rank,
+        world_size=config.parallel.world_size,
+        cores=job.cores[rank] if job.cores else (),
+        unpinned=job.unpinned,
+        recorder=recorder,
+        markers=markers_of(run),
+        modules=replica.parts,
     )
-    return [injector for injector in injectors if injector is not None]
+    return inject_all(config.faults, place)
