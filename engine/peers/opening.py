@@ -11,8 +11,9 @@ import torch.distributed as dist
 
 from collectors.clock import process_space
 from collectors.errors import RunFailed, StorageError
+from engine.peers.machine import unusable_here
 from engine.peers.memory import ALIGNMENT
-from engine.peers.shared import Segment, SharedMemory, unusable_here
+from engine.peers.shared import Segment, SharedMemory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
-import platform
 import select
-import sys
 import threading
 import time
 import weakref
@@ -34,15 +32,6 @@ _SPINS = 400  # some 40 us: as long as a peer that is near takes
 _YIELDS = 200
 _PAUSE_S = (50e-6, 1e-3)
 _LOOK_S = 0.05
-
-
-def unusable_here() -> str:
-    """Why this machine cannot share memory so; "" where it can."""
-    if sys.platform != "linux":
-        return "needs Linux"
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return f"needs stores that are seen in their order, as on x86-64, not {platform.machine()}"
-    return ""
 
 
 class Segment:

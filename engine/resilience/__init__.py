@@ -1,1 +1,5 @@
-"""Training that keeps running: a driver for the job, an executor on every host."""
+"""Training that keeps running, as decisions: what a job's driver and its executors do next.
+
+Nothing here has a clock, a thread or a socket: :mod:`engine.supervision` carries it out, and
+:mod:`engine.simulation` plays it.
+"""

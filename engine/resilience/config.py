@@ -39,7 +39,7 @@ class ResilienceConfig(Config):
     check: Literal["never", "suspects", "always"] = Field(
         "suspects", description="which hosts are examined before ranks start again"
     )
-    check_s: float = Field(60.0, gt=0, description="that an examination may take")
+    check_s: float = Field(300.0, gt=0, description="that an examination may take")
     block_s: float = Field(600.0, gt=0, description="that a bad host is left out, at first")
     accused_most: int = Field(
         3, ge=1, description="faults of one host within an hour, after which it is left out"

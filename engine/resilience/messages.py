@@ -232,6 +232,8 @@ class Start:
         step: the last that is done already.
         resume: where the state after it is.
         sources: of each rank's copy: the address of the executor that holds it.
+        origin: the attempt in which these copies were made: one that was given up may have left
+            others of the same step.
     """
 
     kind: Literal["start"] = "start"
@@ -241,6 +243,7 @@ class Start:
     step: int
     resume: Resume
     sources: tuple[str, ...] = ()
+    origin: int = 0
 
 
 @checked(frozen=True, slots=True, kw_only=True, config=_STRICT)

@@ -24,7 +24,7 @@ from engine.training.failure import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -67,7 +67,7 @@ class ErrorFiles(LogsSpecs):
 def run_ranks(
     run: Path, *, run_id: str, logs: Path, world_size: int, worker: str
 ) -> Finished | Interrupted | RankFailure:
-    """Start the ranks of the job in ``run`` on this host and wait for their end.
+    """Start all ranks of the job in ``run`` on this host and wait for their end.
 
     Args:
         worker: the module that each of them runs.
@@ -80,24 +80,46 @@ def run_ranks(
         max_nodes=1,
         nproc_per_node=world_size,
         run_id=run_id,
-        role="trainer",
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
-        max_restarts=0,
-        monitor_interval=_MONITOR_INTERVAL_S,
-        logs_specs=ErrorFiles(logs),
-        shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
         signals_to_handle=",".join(_heeded()),
+        **common(logs),
     )
-    command = ("-P", "-m", worker, str(run))
+    with _own_signals():
+        outcome = supervise(config, sys.executable, "-P", "-m", worker, str(run))
+    if isinstance(outcome, ObservedFailure):
+        return explain(outcome, host=host_name(), log=log_path(logs, outcome.rank))
+    return outcome
+
+
+def common(errors: Path) -> dict[str, Any]:
+    """What every agent of ours is told; ranks' reports go to the directory ``errors``."""
+    return {
+        "role": "trainer",
+        "max_restarts": 0,
+        "monitor_interval": _MONITOR_INTERVAL_S,
+        "logs_specs": ErrorFiles(errors),
+        "shutdown_timeout": _SHUTDOWN_TIMEOUT_S,
+    }
+
+
+def supervise(
+    config: LaunchConfig, entry: str | Callable[..., None], *arguments: str
+) -> Finished | Interrupted | ObservedFailure:
+    """Have torchrun's agent start this host's ranks, and wait for their end.
+
+    Args:
+        entry: a program, or a function that each rank calls.
+
+    Returns:
+        Of several failed ranks, the one that was the cause.
+    """
     try:
-        with _quiet(), _own_signals():
-            elastic_launch(config, sys.executable)(*command)
+        with _quiet():
+            elastic_launch(config, entry)(*arguments)
     except ChildFailedError as error:
-        observed = [_observe(rank, failure) for rank, failure in error.failures.items()]
-        first = first_failure(observed)
-        return explain(first, host=host_name(), log=log_path(logs, first.rank))
+        return first_failure([_observe(rank, failure) for rank, failure in error.failures.items()])
     except SignalException as error:
         return Interrupted(signal=error.sigval.name)
     except KeyboardInterrupt:

@@ -117,6 +117,16 @@ class CheckpointStore:
         """Take away what was written for the checkpoint after ``step``."""
         shutil.rmtree(self.aside(step), ignore_errors=True)
 
+    def remove_after(self, step: int) -> None:
+        """Take away checkpoints after later steps: the run has gone back from them.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        for path in self.paths():
+            if _step_of(path) > step:
+                _remove(path)
+
     def paths(self) -> list[Path]:
         """Checkpoints, newest first, whether they are whole or not."""
         if not self._directory.is_dir():
@@ -139,6 +149,11 @@ class CheckpointStore:
         older = [p for p in others if _step_of(p) < _step_of(newest)]
         for path in stale + older[self._keep - 1 :]:
             _remove(path)
+
+
+def newest_step(directory: Path) -> int:
+    """The last step of the newest checkpoint in ``directory``, whole or not; 0: there is none."""
+    return max((_step_of(path) for path in CheckpointStore(directory, 1).paths()), default=0)
 
 
 @dataclass(frozen=True, kw_only=True)

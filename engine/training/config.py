@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from collectors.configuration import Config
 from engine.models.config import ModelConfig
+from engine.resilience.config import ResilienceConfig
 
 
 class DataConfig(Config):
@@ -140,6 +141,7 @@ class RunConfig(Config):
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     parallel: ParallelConfig = Field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    resilience: ResilienceConfig = Field(default_factory=ResilienceConfig)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

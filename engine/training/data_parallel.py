@@ -13,7 +13,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import torch.distributed as dist
     from torch import Tensor
@@ -51,6 +51,7 @@ class DataParallel:
         self._parts = [_cut(part, mesh, policy, keep_gathered=keep_gathered) for part in parts]
         self._overlap = overlap
         self._scattering: list[Pending] = []
+        self._own_squares: list[Tensor] | None = None
         if group.synchronous:
             self._record_in(group)
         if overlap:
@@ -78,9 +79,20 @@ class DataParallel:
             pending.wait()
         self._scattering.clear()
 
+    def take_own_norm(self) -> float:
+        """Norm of the gradient that this rank has given to the others since it was asked last, from
+        the second call on; 0 where FSDP communicates by itself."""
+        squares, self._own_squares = self._own_squares, []
+        return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+    def scatters(self, gradient: Tensor) -> None:
+        """This rank gives its gradient to the others."""
+        if self._own_squares is not None:
+            self._own_squares.append(torch.linalg.vector_norm(gradient).square())
+
     def _record_in(self, group: Group) -> None:
         gather = _Gather(group, wait=not self._overlap)
-        scatter = _Scatter(group, self._scattering, wait=not self._overlap)
+        scatter = _Scatter(group, self._scattering, self.scatters, wait=not self._overlap)
         for part in self._parts:
             for module in cast("torch.nn.Module", part).modules():
                 if isinstance(module, FSDPModule):
@@ -137,9 +149,17 @@ class _Scatter(_Buffers):
     nothing with it: gradients of several micro-batches are added up before, not after.
     """
 
-    def __init__(self, group: Group, scattering: list[Pending], *, wait: bool) -> None:
+    def __init__(
+        self,
+        group: Group,
+        scattering: list[Pending],
+        scatters: Callable[[Tensor], None],
+        *,
+        wait: bool,
+    ) -> None:
         self._group = group
         self._scattering = scattering
+        self._scatters = scatters
         self._wait = wait
 
     def __call__(
@@ -150,6 +170,7 @@ class _Scatter(_Buffers):
         op: object,
         async_op: bool = False,
     ) -> None:
+        self._scatters(input_tensor)
         input_tensor.div_(self._group.size)
         pending = self._group.start_reduce_scatter(output_tensor, input_tensor)
         self._scattering.append(pending)

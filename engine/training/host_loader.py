@@ -65,11 +65,10 @@ class SharedMemoryOfBatches:
 
 
 @contextmanager
-def shared_memory(config: RunConfig) -> Iterator[SharedMemoryOfBatches | None]:
-    """Memory for the batches of all ranks; None where one rank reads by itself, or none can map."""
-    from engine.peers.shared import unusable_here
+def shared_memory(config: RunConfig, readers: int) -> Iterator[SharedMemoryOfBatches | None]:
+    """Memory for the batches of a host's ranks; None where one reads by itself, or none can map."""
+    from engine.peers.machine import unusable_here
 
-    readers = config.parallel.world_size
     if readers == 1 or not config.data.share or unusable_here():
         yield None
         return
@@ -87,12 +86,19 @@ def shared_memory(config: RunConfig) -> Iterator[SharedMemoryOfBatches | None]:
 
 
 @contextmanager
-def host_loader(run: Path, logs: Path, memory: SharedMemoryOfBatches) -> Iterator[None]:
-    """Around the ranks: their loader, which ends with them; if it ends badly, they are told."""
+def host_loader(
+    run: Path, logs: Path, memory: SharedMemoryOfBatches, job: Path | None = None
+) -> Iterator[None]:
+    """Around the ranks: their loader, which ends with them; if it ends badly, they are told.
+
+    Args:
+        job: the file with the ranks' job; None: the run's.
+    """
     logs.mkdir(parents=True, exist_ok=True)
+    which = [str(job)] if job is not None else []
     with (logs / "loader.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "engine.training.host_loader", str(run)],
+            [sys.executable, "-P", "-m", "engine.training.host_loader", str(run), *which],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -118,7 +124,7 @@ def main() -> None:
     from engine.training.job import Job
 
     run = Path(sys.argv[1])
-    job = Job.read(run)
+    job = Job.read_from(Path(sys.argv[2])) if len(sys.argv) > 2 else Job.read(run)
     end_with(job.launcher_pid)
     config = RunConfig.model_validate(job.config)
     assert job.batches is not None

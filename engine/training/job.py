@@ -31,6 +31,9 @@ class Job:
         cores: cores of each local rank; empty where ranks are not pinned.
         unpinned: the reason for that, or "".
         launcher_pid: the process that ranks must not outlive.
+        attempt, executor: of a job that recovers from faults: how often it was started, and the
+            socket of the host's executor.
+        from_memory: whether the state is in the executor's memory, after ``first_step - 1``.
     """
 
     run_id: str
@@ -43,15 +46,27 @@ class Job:
     cores: tuple[tuple[int, ...], ...]
     unpinned: str
     launcher_pid: int
+    attempt: int = 0
+    executor: str = ""
+    from_memory: bool = False
 
     def write(self, run: Path) -> None:
         """Store it in the run directory; StorageError where the disk refuses."""
-        _write(run / _JOB, asdict(self))
+        self.write_to(run / _JOB)
+
+    def write_to(self, path: Path) -> None:
+        """Store it in a file; StorageError where the disk refuses."""
+        _write(path, asdict(self))
 
     @classmethod
     def read(cls, run: Path) -> Job:
         """The job of a run directory."""
-        data = json.loads((run / _JOB).read_text(encoding="utf-8"))
+        return cls.read_from(run / _JOB)
+
+    @classmethod
+    def read_from(cls, path: Path) -> Job:
+        """The job in a file."""
+        data = json.loads(path.read_text(encoding="utf-8"))
         cores = tuple(tuple(c) for c in data.pop("cores"))
         return cls(**data, cores=cores)
 

@@ -85,25 +85,42 @@ def launch(
         DataError: the data, or every checkpoint to resume from, is unusable.
         StorageError: the disk refused.
     """
-    check_faults(config.faults, ranks=config.parallel.world_size, steps=config.train.steps)
-    _check_origin(config)
     plan = _plan(config, narrate)
-    start = _newest_whole(resume, config, narrate) if resume else None
-    corpus = _corpus(config, home, start, narrate)
-    make_loader(config, corpus)  # raises where the data does not fill a batch
-    _check_devices(config)
-    run = _begin(config, home, command, resume)
+    start, corpus = prepare(config, home=home, narrate=narrate, resume=resume)
+    run = begin(config, home, command, resume)
     result = LaunchResult(run=run, status=FAILED, training=None, problem="the launcher failed")
     try:
-        with shared_memory(config) as batches:
+        with shared_memory(config, config.parallel.world_size) as batches:
             _hand_over(run, config, corpus, start=start, plan=plan, batches=batches)
             narrate(f"run {run.run_id}: {config.parallel.world_size} rank(s), logs in {run.logs}")
             with watch(run), _loading(run, batches):
                 outcome = run_ranks(run, config.parallel.world_size, worker)
-        result = _conclude(run, outcome)
+        result = conclude(run, outcome)
     finally:
         run.finish(result.status, result.exit_code)
     return result
+
+
+def prepare(
+    config: RunConfig,
+    *,
+    home: Path,
+    narrate: Callable[[str], None],
+    resume: RunDirectory | None,
+) -> tuple[Checkpoint | None, Corpus]:
+    """What a run begins with: the checkpoint to go on from, if any, and its data.
+
+    Raises:
+        UsageError, DataError: the run cannot be as configured.
+        StorageError: the disk refused.
+    """
+    check_faults(config.faults, ranks=config.parallel.world_size, steps=config.train.steps)
+    _check_origin(config)
+    start = _newest_whole(resume, config, narrate) if resume else None
+    corpus = _corpus(config, home, start, narrate)
+    make_loader(config, corpus)  # raises where the data does not fill a batch
+    _check_devices(config)
+    return start, corpus
 
 
 def _check_origin(config: RunConfig) -> None:
@@ -263,9 +280,10 @@ def _corpus(
     return corpus
 
 
-def _begin(
+def begin(
     config: RunConfig, home: Path, command: list[str], resume: RunDirectory | None
 ) -> RunDirectory:
+    """The run's directory: a new one, or that of the run to go on with."""
     if resume is not None:
         resume.reopen(
             command=command,
@@ -284,7 +302,8 @@ def _begin(
     )
 
 
-def _conclude(run: RunDirectory, outcome: Finished | Interrupted | RankFailure) -> LaunchResult:
+def conclude(run: RunDirectory, outcome: Finished | Interrupted | RankFailure) -> LaunchResult:
+    """What came of a run whose ranks have ended so."""
     training = JobResult.read(run.path)
     if isinstance(outcome, RankFailure):
         return LaunchResult(

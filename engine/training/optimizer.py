@@ -145,6 +145,12 @@ def _counted_elsewhere(weight: Weight, sharing: Sequence[Group]) -> bool:
     return weight.tp_dim is None and any(group.axis == "tp" and group.rank for group in sharing)
 
 
+def own_norm(weights: Sequence[Weight]) -> float:
+    """Norm of what this rank holds of the gradient."""
+    gradients = [weight.part.grad for weight in weights if weight.part.grad is not None]
+    return float(get_total_norm(gradients))
+
+
 def sum_over(group: Group, parts: Sequence[Tensor]) -> None:
     """Replace the gradients of ``parts`` by their sums over ``group``, all at once."""
     gradients = [each.grad for each in parts if each.grad is not None]

@@ -46,19 +46,20 @@ if TYPE_CHECKING:
     from engine.training.mesh import Mesh
     from engine.training.replica import Replica
     from engine.training.trainer import TrainingResult
+    from engine.training.witness import Witness
 
 
 def train_rank(run: Path, job: Job, config: RunConfig) -> None:
     """Do this rank's part of ``job``, recorded (its place comes from torchrun's environment)."""
     with (
         closing(open_rank_recorder(run, job, config)) as recorder,
-        _present(run, config, recorder) as board,
+        present(run, config, recorder) as board,
     ):
         train_recorded(run, job, config, recorder, board=board)
 
 
 @contextmanager
-def _present(run: Path, config: RunConfig, recorder: Recorder) -> Iterator[Board | None]:
+def present(run: Path, config: RunConfig, recorder: Recorder) -> Iterator[Board | None]:
     """Let others see what this rank does, and at last how it ended."""
     if not Settings.from_environment().record:
         yield None
@@ -84,11 +85,14 @@ def train_recorded(
     *,
     hooks: Callable[[Mesh, Replica], Sequence[StepHook]] = lambda mesh, replica: (),
     board: Board | None = None,
+    begin: Callable[[Mesh, Replica], Witness | None] | None = None,
 ) -> None:
     """The same with a recorder that the caller opened, and with ``hooks`` around every step.
 
     Args:
         hooks: makes them, of this rank's groups and what it trains.
+        begin: called once the replica is there; it may set its state, and gives who is told what
+            each step comes to.
     """
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     current_step = CurrentStep(board=board)
@@ -111,6 +115,7 @@ def train_recorded(
             recorder=recorder,
             current_step=current_step,
             hooks=hooks,
+            begin=begin,
         )
         if rank == 0:
             model, problem = _export(run, saver)
@@ -168,6 +173,7 @@ def _train(
     recorder: Recorder,
     current_step: CurrentStep,
     hooks: Callable[[Mesh, Replica], Sequence[StepHook]],
+    begin: Callable[[Mesh, Replica], Witness | None] | None,
 ) -> tuple[TrainingResult, Saver, Terms | None]:
     phases = Phases(recorder, current_step)
     replica = build_replica(config, mesh, phases, recorder)
@@ -175,6 +181,7 @@ def _train(
         restore(describe(Path(job.resume_from)), replica.optimizer, mesh)
     elif config.train.init_from:
         begin_from(Path(config.train.init_from), replica.optimizer, mesh)
+    witness = begin(mesh, replica) if begin is not None else None
     saver = Saver(
         store=CheckpointStore(run / "checkpoints", config.checkpoint.keep),
         model=config.model,
@@ -200,6 +207,7 @@ def _train(
             *hooks(mesh, replica),
             *([CollectionAtStepEnds(recorder)] if config.train.own_gc else []),
         ],
+        witness=witness,
     )
     return trainer.train(job.first_step, job.first_sample), saver, accounting.terms
 

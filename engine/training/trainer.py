@@ -10,7 +10,8 @@ import torch
 
 from collectors.board import Activity
 from engine.process_meter import ProcessMeter
-from engine.training.optimizer import sum_over
+from engine.training.optimizer import own_norm, sum_over
+from engine.training.witness import StepNumbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from engine.training.phases import Phases
     from engine.training.replica import Replica
     from engine.training.saver import Saver
+    from engine.training.witness import Witness
 
 READ = "data.read"
 """The event that tells which samples a replica read for a step."""
@@ -56,6 +58,7 @@ class Trainer:
         saver: writes checkpoints.
         accounting: of what the run achieves.
         hooks: called around every step, in order.
+        witness: is told what each step comes to.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Trainer:
         saver: Saver,
         accounting: Accounting,
         hooks: Sequence[StepHook] = (),
+        witness: Witness | None = None,
     ) -> None:
         self._config = config
         self._replica = replica
@@ -82,6 +86,9 @@ class Trainer:
         self._current_step = current_step
         self._saver = saver
         self._hooks = hooks
+        self._witness = witness
+        self._data_s = 0.0
+        self._norms: tuple[float, float | None] = (0.0, None)
         self._meter = ProcessMeter()
         self._accounting = accounting
         self._first_step = 1
@@ -98,6 +105,9 @@ class Trainer:
         self._first_step = first_step
         last_step, every = self._config.train.steps, self._config.checkpoint.every
         loss, seconds = float("nan"), 0.0
+        if self._witness is not None:
+            self._witness.begins()
+        ended = time.perf_counter()
         try:
             for step in range(first_step, last_step + 1):
                 start = time.perf_counter()
@@ -106,9 +116,13 @@ class Trainer:
                 took = time.perf_counter() - start
                 seconds += took
                 self._accounting.record(step, took)
+                saving = time.perf_counter()
                 if step == last_step or (every and step % every == 0):
                     with self._phases(Activity.CHECKPOINT, step):
                         self._saver.save(step, samples)
+                now = time.perf_counter()
+                self._tell(step, loss, seconds=now - ended, checkpoint_s=now - saving)
+                ended = now
             self._saver.finish()
         finally:
             self._saver.close()
@@ -117,8 +131,26 @@ class Trainer:
         achieved = self._accounting.achieved(seconds, last_step - first_step + 1)
         return TrainingResult(steps=last_step, loss=loss, achieved=achieved)
 
+    def _tell(self, step: int, loss: float, *, seconds: float, checkpoint_s: float) -> None:
+        if self._witness is None:
+            return
+        norm, own = self._norms
+        self._witness.done(
+            StepNumbers(
+                step=step,
+                seconds=seconds,
+                data_s=self._data_s,
+                checkpoint_s=checkpoint_s,
+                loss=loss,
+                norm=norm,
+                own_norm=own,
+            )
+        )
+
     def _step(self, step: int, samples: int) -> float:
         self._current_step.number = step
+        if self._witness is not None:
+            self._witness.before(step)
         for hook in self._hooks:
             hook.on_step_begin(step)
         if self._current_step.board is not None:
@@ -126,12 +158,17 @@ class Trainer:
         with self._recorder.span("step", step):
             if self._replica.data_parallel is not None:
                 self._replica.data_parallel.begin()
+            waiting = time.perf_counter()
             with self._phases(Activity.DATA, step):
                 tokens, targets = self._batch(step, samples)
+            self._data_s = time.perf_counter() - waiting
             loss = self._replica.micro_batches.run(tokens, targets, step)
             mean_loss = self._synchronize(loss, step)
             with self._phases(Activity.OPTIMIZER, step):
                 norm, rate = self._optimizer.step(step)
+                self._norms = (norm, self._norms[1])
+                if self._witness is not None:
+                    self._witness.updated(step)
                 for weight in self._optimizer.weights:
                     weight.drop_gradient()
             value = float(mean_loss)
@@ -156,10 +193,18 @@ class Trainer:
                 self._replica.data_parallel.finish()
             for weight in self._optimizer.weights:
                 weight.take_gradient()
+            if self._witness is not None:
+                self._norms = (0.0, self._own_norm())
             split = self._replica.parts[0].splits(self._tokens_at_a_time)
             sum_over(self._mesh.tp, self._whole if split else self._partial)
             loss = self._mesh.dp.all_reduce(loss) / self._mesh.dp.size
             return self._mesh.pp.all_reduce(loss)
+
+    def _own_norm(self) -> float:
+        """Of this rank's gradient, whatever the others' are."""
+        if self._replica.data_parallel is not None:
+            return self._replica.data_parallel.take_own_norm()
+        return own_norm(self._optimizer.weights)
 
     @property
     def _tokens_at_a_time(self) -> int:

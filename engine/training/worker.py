@@ -29,11 +29,11 @@ def run_rank(train: Callable[[Path, Job, RunConfig], None]) -> None:
         train: given the run directory and what is to be done; it may import torch only now.
     """
     run = Path(sys.argv[1])
-    _log_to(log_path(run / "logs", int(os.environ["RANK"])))
+    log_to(log_path(run / "logs", int(os.environ["RANK"])))
     job = Job.read(run)
     end_with(job.launcher_pid)
     config = RunConfig.model_validate(job.config)
-    _settle(job, config)
+    settle(job, config)
 
     # Only now: torch sizes its thread pools, and starts threads, when it is imported.
     import torch
@@ -51,7 +51,7 @@ def _train(run: Path, job: Job, config: RunConfig) -> None:
     train_rank(run, job, config)
 
 
-def _log_to(log: Path) -> None:
+def log_to(log: Path) -> None:
     """Send all output, also that of C++, to one file; an earlier attempt's lines stay."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for stream in (sys.stdout, sys.stderr):
@@ -59,9 +59,11 @@ def _log_to(log: Path) -> None:
     os.close(descriptor)
 
 
-def _settle(job: Job, config: RunConfig) -> None:
+def settle(job: Job, config: RunConfig) -> None:
+    """Take this rank's cores and threads, before torch makes threads."""
     os.environ["OMP_NUM_THREADS"] = str(config.parallel.threads_per_rank)
-    # All ranks are on this host: gloo must not depend on what its name resolves to.
+    # Where nobody says otherwise, all ranks are on this host: gloo must not depend on what its
+    # name resolves to.
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     if job.cores:

@@ -176,8 +176,10 @@ def _print_configuration(resolved: Resolved[RunConfig], *, as_json: bool) -> Non
 
 
 def _launch(config: RunConfig, home: Path, resume: RunDirectory | None) -> LaunchResult:
-    from engine.training.launcher import launch as launch_run
+    from engine.supervision.launching import launch_resilient
+    from engine.training.launcher import launch as launch_once
 
+    launch_run = launch_resilient if config.resilience.recover else launch_once
     return launch_run(
         config,
         home=home,

@@ -1,0 +1,137 @@
+"""A running job's control socket: people ask what is going on, and for something to be done.
+
+One line of JSON each way, over a Unix socket (0600) on the driver's host. A request is checked
+against its schema; what is not understood is answered, and changes nothing.
+
+    {"version": 1, "ask": "status"}
+    {"version": 1, "ask": "evict", "host": "node7", "why": "flaky link"}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from collectors.errors import TimedOut, Unreachable, UsageError
+from engine.resilience.messages import VERSION, Asked, Wish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MOST_BYTES = 1 << 20
+_ANSWER_S = 10.0
+
+
+class Request(BaseModel):
+    """What may be asked."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: Literal[1]
+    ask: Literal["status", "evict", "pause", "resume", "stop", "restart"]
+    host: str = ""
+    why: str = ""
+
+
+def socket_path(run: Path) -> Path:
+    """Of a run's control socket: short, and in a directory of this user's alone."""
+    name = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:24]
+    return Path(tempfile.gettempdir()) / f"opsuite-control-{os.getuid()}" / f"{name}.sock"
+
+
+class ControlSocket:
+    """The driver's end.
+
+    Args:
+        ask: does what a person wishes.
+        describe: what is going on.
+    """
+
+    def __init__(
+        self, run: Path, ask: Callable[[Asked], None], describe: Callable[[], dict[str, Any]]
+    ) -> None:
+        self._path = socket_path(run)
+        self._ask = ask
+        self._describe = describe
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Listen; a socket that an earlier driver left is replaced."""
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        facts = self._path.parent.stat()
+        if facts.st_uid != os.getuid() or facts.st_mode & 0o077:
+            raise UsageError(
+                "the directory of control sockets is open to others",
+                where=str(self._path.parent),
+                remedy="remove it, or set TMPDIR",
+            )
+        self._path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(
+            self._serve, str(self._path), limit=_MOST_BYTES
+        )
+        self._path.chmod(0o600)
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = await asyncio.wait_for(reader.readline(), _ANSWER_S)
+            writer.write(json.dumps(self._answer(line)).encode() + b"\n")
+            await writer.drain()
+        except (OSError, ValueError, TimeoutError):
+            pass  # it went away, or sent no end of a line: nobody is there to be told
+        finally:
+            writer.close()
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = Request.model_validate_json(line)
+        except ValidationError as error:
+            return {"version": VERSION, "error": str(error.errors(include_url=False)[0]["msg"])}
+        if request.ask != "status":
+            if request.ask == "evict" and not request.host:
+                return {"version": VERSION, "error": "evict needs a host"}
+            self._ask(Asked(wish=Wish(request.ask), host=request.host, why=request.why))
+        return {"version": VERSION, "status": self._describe()}
+
+
+def ask(run: Path, request: str, *, host: str = "", why: str = "") -> dict[str, Any]:
+    """Ask a run's driver something; gives its status after.
+
+    Raises:
+        Unreachable: no driver runs for it on this host.
+        TimedOut: it does not answer.
+        UsageError: it refuses.
+    """
+    path = socket_path(run)
+    content = {"version": VERSION, "ask": request, "host": host, "why": why}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_ANSWER_S)
+        try:
+            connection.connect(str(path))
+            connection.sendall(json.dumps(content).encode() + b"\n")
+            with connection.makefile("rb") as answers:
+                answer = json.loads(answers.readline(_MOST_BYTES) or b"{}")
+        except TimeoutError:
+            raise TimedOut("the run's driver does not answer", where=str(run)) from None
+        except (OSError, ValueError):
+            raise Unreachable(
+                "no driver of this run is to be found on this host",
+                where=str(run),
+                remedy="only runs with resilience.recover = true have one, while they last",
+            ) from None
+    if "error" in answer:
+        raise UsageError(f"the driver refuses: {answer['error']}", where=str(run))
+    return dict(answer.get("status", {}))
