@@ -57,7 +57,7 @@ class OutsideFault(Fault, ABC):
         """Do it.
 
         Raises:
-            OSError, OpsuiteError: it could not be done; nothing of it is left.
+            OSError, OpsuiteError: it could not be done; to be healed all the same.
         """
 
     def heal(self, scene: Scene) -> None:
@@ -81,7 +81,8 @@ class Injection:
 
     Args:
         recorder: told the truth.
-        marker: of the fault, in the run's directory.
+        marker: of the fault, in the run's directory; its name is none of a rank's fault, which are
+            numbers.
 
     Attributes:
         skipped: why the fault was not, or "".
@@ -144,16 +145,20 @@ class Injection:
         try:
             self._fault.strike(self._scene)
         except Exception as error:  # noqa: BLE001 - a drill goes on, and says what it lacks
-            self.skipped = f"it could not be struck: {error}"
-            return
-        self._struck.set()
-        self._stop.wait(self._fault.lasts_s)
+            self.skipped = f"it could not be struck: {error!r}"
+        else:
+            self._struck.set()
+            self._stop.wait(self._fault.lasts_s)
+        if self._heal() and not self.skipped:
+            self._record("fault.end")
+
+    def _heal(self) -> bool:
         try:
             self._fault.heal(self._scene)
         except Exception as error:  # noqa: BLE001 - in a thread; the record says that it goes on
             _log.warning("fault %s could not be healed: %s", self._fault, error)
-            return
-        self._record("fault.end")
+            return False
+        return True
 
     def _record(self, name: str, **more: Any) -> None:  # noqa: ANN401
         step = self._scene.step()

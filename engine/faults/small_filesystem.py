@@ -45,6 +45,8 @@ class SmallFilesystem:
             OpsuiteError: the machine refused; nothing is left.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
+        if self._image.exists():  # its process was killed
+            self._clear()
         try:
             with self._image.open("xb") as image:
                 image.truncate(self._size_bytes)
@@ -62,6 +64,9 @@ class SmallFilesystem:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         """Processes that have just been killed may hold it for a moment yet."""
         end = time.monotonic() + _UNMOUNT_S
         while self._directory.is_mount():

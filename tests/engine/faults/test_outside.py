@@ -288,6 +288,17 @@ def test_a_tmpfs_may_be_filled_and_cannot_be_frozen(stage: Stage) -> None:
 
 
 @needs_disk
+def test_what_a_killed_process_left_mounted_makes_room(tmp_path: Path) -> None:
+    left = SmallFilesystem(tmp_path / "small", 8 << 20).__enter__()
+    (tmp_path / "small" / "file").touch()
+    with SmallFilesystem(tmp_path / "small", 8 << 20):
+        assert not (tmp_path / "small" / "file").exists()
+        assert (tmp_path / "small").is_mount()
+    assert not (tmp_path / "small").is_mount()
+    left.__exit__(None, None, None)  # nothing any more
+
+
+@needs_disk
 def test_a_file_system_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     with (
         pytest.raises(OpsuiteError, match=r"mkfs\.ext4"),
