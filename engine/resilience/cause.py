@@ -72,6 +72,6 @@ class Incident:
     detail: str = ""
 
     @property
-    def signature(self) -> tuple[str, tuple[int, ...]]:
+    def signature(self) -> tuple[str, tuple[int | str, ...]]:
         """What makes two of them the same fault again."""
-        return str(self.cause), self.ranks
+        return str(self.cause), self.ranks or self.hosts

@@ -32,7 +32,8 @@ class CrashLoop:
         if step > self.step:
             self.step = step
             self.signatures.clear()
-        self.signatures.append([str(incident.cause), list(incident.ranks)])
+        cause, whose = incident.signature
+        self.signatures.append([cause, list(whose)])
         same = self.signatures.count(self.signatures[-1])
         if same >= self._after or len(self.signatures) >= _OF_ANY_KIND * self._after:
             return (

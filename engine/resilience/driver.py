@@ -11,10 +11,12 @@ next heartbeat shows that it was not carried out.
 
 from __future__ import annotations
 
+from collections import deque
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from engine.resilience.cause import NUMERIC, Cause, Incident
+from engine.resilience.course import Course
 from engine.resilience.crash_loop import CrashLoop
 from engine.resilience.effects import Finish, Outbox
 from engine.resilience.failure import explain
@@ -30,17 +32,17 @@ from engine.resilience.messages import (
     Ended,
     Hello,
     OnDisk,
-    Place,
     Release,
     Saved,
     Slow,
-    Start,
     Stop,
     Stopped,
     Wish,
 )
+from engine.resilience.numbering import before_first
 from engine.resilience.past import Past
 from engine.resilience.roster import Roster
+from engine.resilience.rules.numbers import REMEMBERED
 from engine.resilience.rules.rule import Attempt
 from engine.resilience.rules.watch import Watch
 
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from engine.resilience.config import ResilienceConfig
     from engine.resilience.effects import Effect
     from engine.resilience.hosts import Host
-    from engine.resilience.messages import Event
+    from engine.resilience.messages import Event, Place
     from engine.resilience.recovery_point import RecoveryPoint
 
 _AGAIN_S = 2.0  # after which an order that was not carried out is given again
@@ -103,18 +105,17 @@ class Driver:
         self.last_step = last_step
         self.phase = Phase.GATHERING
         self.since_s = now
-        self.attempt = 0
-        self.places: tuple[Place, ...] = ()
+        self.course = Course()
         self.ledger = Ledger(begun_s=now)
         self.outbox = Outbox()
         self.roster = Roster(config, generation, self.outbox)
         self.past = Past(config.hosts * ranks_per_host, on_disk, self.outbox)
         self._loop = CrashLoop(config.loop_after)
-        self._bad_steps: dict[str, int] = {}
-        self._order: Start | None = None
+        self._bad_steps: dict[str, list[Any]] = {}
+        self._norms: deque[float] = deque(maxlen=REMEMBERED)
         self._watch: Watch | None = None
-        self._began: set[str] = set()
-        self._well: dict[str, float] = {}
+        self._end: Finish | None = None
+        self._end_told = False
         self._pending: tuple[float, Incident] | None = None
         if past is not None:
             self._take_over(past, now)
@@ -135,6 +136,7 @@ class Driver:
     def handle(self, event: Event, now: float) -> list[Effect]:
         """What has happened, and what is to be done about it, in this order."""
         if self.phase is Phase.OVER:
+            self._tell_end_again()
             if isinstance(event, Hello | Beat):  # it has missed that the job is over
                 self.outbox.tell(event.host, Release(generation=self.generation))
             return self.outbox.take()
@@ -147,53 +149,78 @@ class Driver:
     # -- what executors report ---
 
     def _greet(self, hello: Hello, now: float) -> None:
+        if hello.generation > self.generation:
+            self._end_as("replaced", "a newer driver has taken over", now)
+            return
         host = self.roster[hello.host]
-        again = host.incarnation not in ("", hello.incarnation)
-        if again and host.here and self._has_ranks(host):
-            self._blame(Cause.EXECUTOR_LOST, host.name, "it was started anew", now)
-        host.greet(hello)
-        self.outbox.note("host.joined", host=host.name, hardware=hello.hardware, slots=hello.slots)
+        if not host.takes(hello.incarnation, known=hello.incarnation in host.hellos):
+            return
+        self._welcome(host, hello, now)
         self.outbox.tell(host.name, Adopt(generation=self.generation))
         self._reconcile(host, now)
 
+    def _welcome(self, host: Host, hello: Hello, now: float) -> None:
+        anew = host.incarnation not in ("", hello.incarnation)
+        host.greet(hello, now)
+        self.outbox.note("host.joined", host=host.name, hardware=hello.hardware, slots=hello.slots)
+        if anew:  # its ranks went with the executor before
+            host.stop(self.attempt)
+            if self.course.has(host.name) and host.name not in self.course.well:
+                self._blame(Cause.EXECUTOR_LOST, host.name, "it was started anew", now)
+
     def _hear(self, beat: Beat, now: float) -> None:
         host = self.roster.get(beat.host)
-        if host is None or not host.here or host.incarnation != beat.incarnation:
-            return  # it will say hello
-        host.running, host.copies = beat.attempt, beat.copies
-        if self._has_ranks(host) and beat.attempt == self.attempt:
-            self._listen(beat, now)
-        self.past.acknowledge(self.roster.here, self.places)
+        hello = host.hellos.get(beat.incarnation) if host is not None else None
+        if host is None or hello is None or not host.takes(beat.incarnation, known=True):
+            return  # it was replaced, or will say hello
+        if host.incarnation != beat.incarnation:
+            self._welcome(host, hello, now)
+        new_copies = host.hear(beat, now)
+        if self.course.has(host.name):
+            if self.phase is Phase.STARTING and beat.attempt == self.attempt:
+                self._infer_beginning(beat, now)
+            if (beat.done_attempt or beat.attempt) == self.attempt:
+                self._listen(self.course.fresh(beat), now)
+        if new_copies:
+            self.past.acknowledge(self.roster.here, self.places)
         self._reconcile(host, now)
 
     def _listen(self, beat: Beat, now: float) -> None:
-        """A heartbeat of the attempt; one rank's steps speak for all: they step together."""
-        if self.phase in (Phase.RUNNING, Phase.ADOPTING):
+        """A heartbeat of the attempt; one rank's steps speak for all: they step together.
+
+        Numbers of steps may come when the attempt is being ended already, and still tell which
+        states cannot be trusted.
+        """
+        if self.ledger.doing is None:
+            self.ledger.advance(now)
             for done in beat.done:
                 if done.rank == 0:
                     self.ledger.step(done)
-        if self.phase is Phase.RUNNING and self._watch is not None:
+        if self._watch is not None:
             for incident in self._watch.beat(beat, now):
                 self._find(incident, now)
 
+    def _infer_beginning(self, beat: Beat, now: float) -> None:
+        """The word that ranks have begun may be lost; a step of one shows that all have."""
+        for host in self.course.hosts if beat.done else (beat.host,):
+            if beat.done or self.course.begun_by(beat):
+                self._note_beginning(Began(host=host, attempt=self.attempt), now)
+
     def _note_beginning(self, began: Began, now: float) -> None:
-        if began.attempt == self.attempt and self.phase is Phase.STARTING:
-            self._began.add(began.host)
-            if self._began >= {place.host for place in self.places}:
-                self.ledger.train(now)
-                self._run(now)
+        mine = began.attempt == self.attempt and self.phase is Phase.STARTING
+        if mine and self.course.note_beginning(began.host):
+            self.ledger.train(now)
+            self._run(now)
 
     def _note_end(self, ended: Ended, now: float) -> None:
         host = self.roster.get(ended.host)
-        if host is not None and host.running == ended.attempt:
-            host.running = 0
+        if host is not None:
+            host.stop(ended.attempt)
         if ended.attempt != self.attempt or self.phase not in _WITH_RANKS:
             return
         if not ended.well:
             self._fail(ended, now)
-            return
-        self._well.setdefault(ended.host, now)
-        if self._well.keys() >= {place.host for place in self.places}:
+        elif self.course.note_good_end(ended, now):
             self._over("finished", "", now)
 
     def _fail(self, ended: Ended, now: float) -> None:
@@ -209,8 +236,8 @@ class Driver:
 
     def _note_stop(self, stopped: Stopped, now: float) -> None:
         host = self.roster.get(stopped.host)
-        if host is not None and host.running <= stopped.attempt:
-            host.running = 0
+        if host is not None:
+            host.stop(stopped.attempt)
 
     def _note_saved(self, saved: Saved, now: float) -> None:
         if saved.attempt == self.attempt:
@@ -226,7 +253,8 @@ class Driver:
 
     def _note_slow(self, slow: Slow, now: float) -> None:
         spare = any(
-            host.usable(self.ranks_per_host) and not self._has_ranks(host) for host in self.roster
+            host.usable(self.ranks_per_host) and not self.course.has(host.name)
+            for host in self.roster
         )
         recover = slow.certain and spare and self.phase is Phase.RUNNING
         detail = slow.detail
@@ -242,23 +270,19 @@ class Driver:
             self._stop_ranks()
             self._enter(Phase.PAUSED, Spent.IDLE, now)
         elif asked.wish is Wish.RESUME and self.phase is Phase.PAUSED:
-            self._gather(now)
+            self._enter(Phase.STOPPING, self._restart, now)
         elif asked.wish is Wish.RESTART:
             self._find(Incident(cause=Cause.PERSON, detail=asked.why or "restart"), now)
         elif asked.wish is Wish.EVICT:
-            host = self.roster[asked.host]
             why = asked.why or "evicted by a person"
-            self.roster.block(host, why, now, for_ever=True)
-            if self._has_ranks(host):
-                self._blame(Cause.PERSON, host.name, why, now)
+            self.roster.block(self.roster[asked.host], why, now, for_ever=True)
 
     # -- what follows from the time ---
 
     def _go_on(self, now: float) -> None:
         if self.phase is Phase.OVER:
             return
-        if self.ledger.doing is not None:
-            self.ledger.advance(now)
+        self.ledger.advance(now)
         self.roster.tend(now)
         if self.phase in (Phase.STARTING, Phase.RUNNING):
             self._look(now)
@@ -274,20 +298,27 @@ class Driver:
         if self._pending is not None and now >= self._pending[0]:
             self._find(self._pending[1], now)
             return
-        for place in self.places:
-            host = self.roster[place.host]
-            gone = not (host.here or host.name in self._well)
-            if gone and now - host.gone_s > self.config.reconnect_s:
-                self._blame(Cause.EXECUTOR_LOST, host.name, "its connection has ended", now)
+        for name in self.course.hosts:
+            host = self.roster[name]
+            if host.blocked:
+                self._blame(Cause.PERSON, name, host.why_blocked, now)
                 return
-        late = now - min(self._well.values(), default=now)
+            gone = not (host.here or name in self.course.well)
+            if gone and now - host.gone_s > self.config.reconnect_s:
+                self._blame(Cause.EXECUTOR_LOST, name, "its connection has ended", now)
+                return
+        self._look_for_delay(now)
+
+    def _look_for_delay(self, now: float) -> None:
+        well = self.course.well
+        late = now - min(well.values(), default=now)
         if self.phase is Phase.STARTING:
             late = now - self.since_s
         if late > self.config.start_s:
-            others = tuple(p.host for p in self.places if p.host not in self._began | {*self._well})
             detail = f"nothing within {self.config.start_s:g} s"
-            self._find(Incident(cause=Cause.START, hosts=others, detail=detail), now)
-        elif self._watch is not None and not self._well:
+            behind = self.course.behind
+            self._find(Incident(cause=Cause.START, hosts=behind, detail=detail), now)
+        elif self._watch is not None and not well:
             for incident in self._watch.look(now):
                 self._find(incident, now)
 
@@ -298,26 +329,34 @@ class Driver:
 
     def _find(self, incident: Incident, now: float) -> None:
         """An incident: told, and if need be recovered from."""
-        if self.phase not in (Phase.STARTING, Phase.RUNNING):
-            return
-        self._note_incident(incident)
-        if not incident.recover:
-            return
-        if self._well and self.past.on_disk >= self.last_step:
+        if self.phase in _WITH_RANKS:
+            self._note_incident(incident)
+            if incident.recover:
+                self._recover(incident, now)
+        elif incident.recover and incident.good_until is not None:
+            self._note_incident(incident)  # the attempt is given up already, but not what it left
+            self._distrust(incident, incident.good_until)
+            self.roster.suspect(incident, now)
+
+    def _recover(self, incident: Incident, now: float) -> None:
+        if incident.good_until is not None:
+            self._distrust(incident, incident.good_until)
+        elif self.course.well and self.past.on_disk >= self.last_step:
             self._over("finished", f"after its last step: {incident.cause}", now)
             return
-        if incident.good_until is not None:
-            self.past.distrust_after(incident.good_until)
-            if incident.cause in NUMERIC:
-                self._bad_steps[str(incident.cause)] = incident.good_until + 1
         self.roster.suspect(incident, now)
         if self.config.check == "always":
-            self.roster.suspect_all((p.host for p in self.places), str(incident.cause))
+            self.roster.suspect_all(self.course.hosts, str(incident.cause))
         if why := self._loop.add(incident, self.ledger.best):
             self._over("failed", why, now)
             return
         self._stop_ranks()
         self._enter(Phase.STOPPING, Spent.RESTART, now)
+
+    def _distrust(self, incident: Incident, good_until: int) -> None:
+        self.past.distrust_after(good_until)
+        if incident.cause in NUMERIC:
+            self._bad_steps[str(incident.cause)] = [good_until + 1, *incident.hosts]
 
     def _note_incident(self, incident: Incident) -> None:
         self.outbox.note(
@@ -332,17 +371,25 @@ class Driver:
         )
 
     def _stop_ranks(self) -> None:
+        order = Stop(generation=self.generation, attempt=self.attempt)
         for host in self.roster.here:
-            if host.running or host.ordered[0] == self.attempt:
-                order = Stop(generation=self.generation, attempt=self.attempt)
+            if host.running or (self.course.has(host.name) and host.stopped < self.attempt):
                 self.outbox.tell(host.name, order)
-                host.running = host.running or self.attempt  # until it says otherwise
-        self._watch = None
         self._pending = None
 
     def _await_stop(self, now: float) -> None:
-        left = [host for host in self.roster.here if host.running]
-        if left and now - self.since_s <= self.config.stop_s:
+        """Ranks step together or not at all: it is enough that one host has surely none any more.
+
+        If none can be asked, each has ended them when it had not heard of a driver for long enough.
+        """
+        waited = now - self.since_s
+        hosts = [self.roster[name] for name in self.course.hosts]
+        left = [host for host in hosts if host.here and host.stopped < self.attempt]
+        if left and waited <= self.config.stop_s:
+            return
+        fenced = not hosts or any(host.stopped >= self.attempt for host in hosts)
+        config = self.config
+        if not fenced and waited <= config.orphan_s + config.stop_s + config.lost_after_s:
             return
         for host in left:
             self.roster.block(host, f"ranks did not end within {self.config.stop_s:g} s", now)
@@ -362,6 +409,8 @@ class Driver:
         usable = [host for host in self.roster if host.usable(self.ranks_per_host)]
         places = assign(self.places, usable, self.config.hosts, self.ranks_per_host)
         if places is None:
+            if not examining:
+                self.roster.reprieve(now)
             self.ledger.turn(Spent.SELF_CHECK if examining else Spent.IDLE, now)
             if now - self.since_s > self.config.gather_s:
                 needed = f"{self.config.hosts} host(s) with {self.ranks_per_host} rank(s) each"
@@ -369,27 +418,22 @@ class Driver:
             return
         self.ledger.turn(self._restart, now)
         point = self.past.point(self.roster.here, self.places)
-        if point is not None:
-            self._start(places, point, now)
+        if point is None:
+            return
+        if point.step < self.past.expected and now - self.since_s <= self.config.lost_after_s:
+            return  # who holds newer copies may only have lost its connection
+        self._start(places, point, now)
 
     def _start(self, places: tuple[Place, ...], point: RecoveryPoint, now: float) -> None:
         spent = self._restart
-        self.attempt += 1
-        self.places = places
-        self.past.go_on(self.attempt, point.step)
-        self._began.clear()
-        self._well.clear()
-        self._order = Start(
-            generation=self.generation,
-            attempt=self.attempt,
-            places=places,
-            step=point.step,
-            resume=point.resume,
-            sources=tuple(self.roster[name].address for name in point.holders),
-        )
+        attempt = max(self.attempt, before_first(self.generation)) + 1
+        sources = tuple(self.roster[name].address for name in point.holders)
+        order = self.course.begin(attempt, self.generation, places, point, sources)
+        self.past.go_on(attempt, point.step)
+        self._watch = None
         for place in places:
-            self.outbox.tell(place.host, self._order)
-            self.roster[place.host].ordered = (self.attempt, now)
+            self.outbox.tell(place.host, order)
+            self.roster[place.host].ordered = (attempt, now)
         self.outbox.note(
             "attempt",
             attempt=self.attempt,
@@ -400,87 +444,124 @@ class Driver:
         self._enter(Phase.STARTING, spent, now)
 
     def _run(self, now: float) -> None:
+        self._begin_watch(now)
+        self.phase, self.since_s = Phase.RUNNING, now
+        self.outbox.note("phase", phase=str(self.phase), attempt=self.attempt)
+
+    def _begin_watch(self, now: float) -> None:
         attempt = Attempt(
             places=self.places,
             step=self.past.lineage.starts[self.attempt],
             begun_s=now,
             config=self.config,
         )
-        self._watch = Watch(attempt, self._bad_steps)
-        self.phase, self.since_s = Phase.RUNNING, now
-        self.outbox.note("phase", phase=str(self.phase), attempt=self.attempt)
+        self._watch = Watch(attempt, self._bad_steps, self._norms)
 
     # -- taking over from a driver before ---
 
     def _adopt(self, now: float) -> None:
         """Ranks that go on are left to; the ledger's account of them is still open."""
-        hosts = (self.roster[place.host] for place in self.places)
+        hosts = [self.roster[h] for h in self.course.hosts if h not in self.course.well]
         missing = tuple(host.name for host in hosts if host.running != self.attempt)
-        if not missing and self.ledger.doing is None:
-            self._run(now)
-        elif not missing or now - self.since_s > self.config.adopt_s:
-            self.phase = Phase.STARTING
+        lost = any(host.stopped >= self.attempt for host in hosts)
+        if missing and not lost and now - self.since_s <= self.config.adopt_s:
+            return
+        if missing:
             detail = "not found by the new driver with its ranks"
             self._find(Incident(cause=Cause.EXECUTOR_LOST, hosts=missing, detail=detail), now)
+            return
+        self.phase = Phase.RUNNING if self.ledger.doing is None else Phase.STARTING
+        self.since_s = now
+        self.outbox.note("phase", phase=str(self.phase), attempt=self.attempt)
 
     def _take_over(self, past: Mapping[str, Any], now: float) -> None:
-        self.attempt = past["attempt"]
-        self.places = tuple(Place(**each) for each in past["places"])
+        self.course = Course.from_json(past["course"], self.generation)
         self.past.take_over(past["past"])
-        self.roster.take_over(past["blocked"])
+        self.roster.take_over(past["hosts"])
         self.ledger = Ledger.from_json(past["ledger"])
         self._bad_steps = dict(past["bad_steps"])
+        self._norms.extend(past["norms"])
         self._loop.step, self._loop.signatures = past["loop"][0], list(past["loop"][1])
-        for place in self.places:
-            self.roster[place.host].gone_s = now
-        phase = Phase(past["phase"])
-        self.phase = Phase.ADOPTING if phase in _WITH_RANKS else phase
-        if phase is Phase.STOPPING:
-            self.phase = Phase.GATHERING
+        for name in self.course.hosts:
+            self.roster[name].gone_s = now
+        self.phase = Phase(past["phase"])
+        if past["end"] is not None:
+            self._end = Finish(status=past["end"][0], reason=past["end"][1])
+        if self.phase in _WITH_RANKS:
+            self.phase = Phase.ADOPTING
+            if self.ledger.doing is None:
+                self._begin_watch(now)
 
     def to_json(self) -> dict[str, Any]:
         """What the next driver must know; to be kept before the effects are carried out."""
-        places = [
-            {"host": p.host, "first": p.first, "count": p.count, "address": p.address}
-            for p in self.places
-        ]
         return {
             "generation": self.generation,
-            "attempt": self.attempt,
             "phase": str(self.phase),
-            "places": places,
+            "course": self.course.to_json(),
             "past": self.past.to_json(),
-            "blocked": self.roster.to_json(),
+            "hosts": self.roster.to_json(),
             "ledger": self.ledger.to_json(),
             "bad_steps": self._bad_steps,
+            "norms": list(self._norms),
             "loop": [self._loop.step, self._loop.signatures],
+            "end": self._end and [self._end.status, self._end.reason],
         }
 
     # -- small things ---
 
+    @property
+    def attempt(self) -> int:
+        """The newest attempt; 0: there was none yet."""
+        return self.course.attempt
+
+    @property
+    def attempts(self) -> int:
+        """How many there were; their numbers have gaps where a driver took over."""
+        return len(self.past.lineage.starts)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Of its ranks."""
+        return self.course.places
+
     def _reconcile(self, host: Host, now: float) -> None:
         """What a host does against what it should do."""
-        wanted = self.attempt if self._has_ranks(host) and self.phase in _WITH_RANKS else 0
-        if host.running and host.running != wanted:
-            order = Stop(generation=self.generation, attempt=host.running)
-            self.outbox.tell(host.name, order)
-        elif wanted and not host.running and host.name not in self._well and self._order:
-            attempt, when = host.ordered
-            if attempt != wanted or now - when > _AGAIN_S:
-                self.outbox.tell(host.name, self._order)
+        if self.phase is Phase.OVER:
+            return
+        mine = self.course.has(host.name)
+        wanted = self.attempt if mine and self.phase in _WITH_RANKS else 0
+        if host.running not in (0, wanted):
+            self._forbid(host, host.running)
+        elif mine and not wanted and host.stopped < self.attempt:
+            self._forbid(host, self.attempt)
+        elif wanted and not host.running and host.stopped < wanted:
+            attempt, when = host.ordered  # it may have ended them, and the word of it is lost
+            if self.course.order and (attempt != wanted or now - when > _AGAIN_S):
+                self.outbox.tell(host.name, self.course.order)
                 host.ordered = (wanted, now)
 
-    def _has_ranks(self, host: Host) -> bool:
-        return any(place.host == host.name for place in self.places)
+    def _forbid(self, host: Host, attempt: int) -> None:
+        self.outbox.tell(host.name, Stop(generation=self.generation, attempt=attempt))
 
     def _over(self, status: str, reason: str, now: float) -> None:
         if status != "finished":
             self._stop_ranks()
-        self.ledger.finish(now)
-        self.phase, self.since_s = Phase.OVER, now
+        self._end_as(status, reason, now)
         for host in self.roster.here:
             self.outbox.tell(host.name, Release(generation=self.generation))
-        self.outbox.add(Finish(status=status, reason=reason))
+
+    def _end_as(self, status: str, reason: str, now: float) -> None:
+        self.ledger.finish(now)
+        self.phase, self.since_s = Phase.OVER, now
+        self._end = Finish(status=status, reason=reason)
+        self._end_told = True
+        self.outbox.add(self._end)
+
+    def _tell_end_again(self) -> None:
+        """The driver before may have ended before it could tell."""
+        if self._end is not None and not self._end_told:
+            self._end_told = True
+            self.outbox.add(self._end)
 
     def _enter(self, phase: Phase, spent: Spent, now: float) -> None:
         self.phase, self.since_s = phase, now

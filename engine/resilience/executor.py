@@ -149,21 +149,24 @@ class Executor:
         self._ending = False
         self._next: Start | None = None
         self._leaving = ""
-        self._examining = False
+        self._examining = 0
+        self._examining_until_s = 0.0
 
     def handle(self, happening: Happening, now: float) -> list[Action]:
         """What has happened, and what is to be done."""
+        if lapsed := self._orphaned(now):
+            return lapsed  # even if a driver is heard now: it has given this host up
         if isinstance(happening, Order):
             if happening.generation < self.generation:
                 return []  # of a driver that was replaced
             self.generation = happening.generation
             self._heard_s = now
-            return self._obey(happening)
+            return self._obey(happening, now)
         if isinstance(happening, DriverHeard):
             self._heard_s = now
-        return self._note(happening) or self._orphaned(now)
+        return self._note(happening, now)
 
-    def _note(self, happening: Happening) -> list[Action]:
+    def _note(self, happening: Happening, now: float) -> list[Action]:
         """What its own host tells it."""
         match happening:
             case RanksBegan() if happening.attempt == self.attempt and not self._ending:
@@ -173,18 +176,23 @@ class Executor:
             case RanksGone() if happening.attempt == self.attempt:
                 return self._gone()
             case CheckEnded():
-                self._examining = False
+                if happening.how.number == self._examining:
+                    self._examining = 0
                 return [Send(report=happening.how), *self._start_next()]
+            case TimePassed() if self._examining and now > self._examining_until_s:
+                self._examining = 0  # it hangs, and must not keep ranks from starting for ever
+                return self._start_next()
         return []
 
-    def _obey(self, order: Order) -> list[Action]:
+    def _obey(self, order: Order, now: float) -> list[Action]:
         match order:
             case Start():
                 return self._start(order)
             case Stop():
                 return self._stop(order)
-            case Check():
-                self._examining = True
+            case Check() if not self.attempt:
+                self._examining = order.number
+                self._examining_until_s = now + self._config.check_s
                 return [Examine(order=order)]
             case Release():
                 self._leaving = "the job is over"

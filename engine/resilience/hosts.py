@@ -11,7 +11,7 @@ from engine.resilience.messages import Place
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from engine.resilience.messages import Copy, Hello
+    from engine.resilience.messages import Beat, Copy, Hello
 
 _ACCUSED_WITHIN_S = 3600.0
 
@@ -22,13 +22,20 @@ class Host:
 
     Attributes:
         here: whether its executor is connected.
+        hellos: of all its executors that were heard of: the last is ``incarnation``, unless what
+            others said came late.
         gone_s: since when it is not.
-        running: the attempt whose ranks it says it runs; 0: none.
+        heard_s: when it was last heard.
+        running: the attempt whose ranks it says it runs; 0: none. It may not have heard of a newer
+            one yet.
+        stopped: the newest attempt of which it surely has no ranks, and will have none.
         ordered: the attempt that it was last told to start, and when.
         why_blocked: why it is left out, or "".
         blocked_until_s: until then; None: for ever. ``offences`` is how often it was.
         suspect: why it is to be examined before it gets ranks, or "".
         checking: number of the examination that is going on; 0: none.
+        check_begun_s: since when; 0.0: that is still to be noted.
+        checked_s: when the last one ended.
     """
 
     name: str
@@ -37,7 +44,9 @@ class Host:
     address: str = ""
     here: bool = False
     gone_s: float = 0.0
+    heard_s: float = 0.0
     running: int = 0
+    stopped: int = 0
     ordered: tuple[int, float] = (0, 0.0)
     copies: tuple[Copy, ...] = ()
     why_blocked: str = ""
@@ -46,17 +55,43 @@ class Host:
     suspect: str = ""
     checking: int = 0
     check_begun_s: float = 0.0
+    checked_s: float = 0.0
     accused_s: deque[float] = field(default_factory=deque)
+    hellos: dict[str, Hello] = field(default_factory=dict)
 
-    def greet(self, hello: Hello) -> None:
+    def takes(self, incarnation: str, *, known: bool) -> bool:
+        """Whether a word of an executor counts, ``known`` or not: one that was replaced may still
+        be heard. If none is here, whoever is heard is."""
+        return incarnation == self.incarnation or not self.here or not known
+
+    def greet(self, hello: Hello, now: float) -> None:
         """Its executor is there."""
+        self.hellos[hello.incarnation] = hello
         self.here = True
+        self.heard_s = now
         self.incarnation = hello.incarnation
         self.slots = hello.slots
         self.address = hello.address
         self.running = hello.attempt
         self.copies = hello.copies
         self.checking = 0
+
+    def hear(self, beat: Beat, now: float) -> bool:
+        """A heartbeat; whether it tells of other copies than the last.
+
+        It is here even if it was taken for gone: what ended may have been an older connection.
+        """
+        self.here = True
+        self.heard_s = now
+        self.running = beat.attempt if beat.attempt > self.stopped else 0
+        before, self.copies = self.copies, beat.copies
+        return before != beat.copies
+
+    def stop(self, attempt: int) -> None:
+        """It has no ranks of attempts up to this one."""
+        self.stopped = max(self.stopped, attempt)
+        if self.running <= self.stopped:
+            self.running = 0
 
     def leave(self, now: float) -> None:
         """Its executor is not there any more; what it holds cannot be had."""

@@ -4,7 +4,7 @@ What the driver does (start, check, stop, wait) it accounts by its own clock. Wh
 of them tells each step's seconds and what of them was data, a checkpoint, or a step that had been
 done before; what lies between its last step and the end of the attempt was spent on noticing that
 something is wrong. So the causes add up to the wall clock by construction, unless a rank tells of
-more time than has passed: that remains as ``excess_s``.
+more time than has passed: that is not counted, and remains as ``excess_s``.
 """
 
 from __future__ import annotations
@@ -73,47 +73,51 @@ class Ledger:
     def turn(self, doing: Spent, now: float) -> None:
         """The driver does something else from now on; ranks do not train."""
         self.advance(now)
-        self._end_training(now, Spent.DETECTION)
+        self._end_training(self.now_s, Spent.DETECTION)
         self.doing = doing
 
     def train(self, now: float) -> None:
         """The first step of an attempt begins now."""
         self.advance(now)
-        self._end_training(now, Spent.DETECTION)
+        self._end_training(self.now_s, Spent.DETECTION)
         self.doing = None
-        self._training = _Training(now)
+        self._training = _Training(self.now_s)
 
     def finish(self, now: float) -> None:
         """The job is over; what came after the last step was writing its result."""
         self.advance(now)
-        self._end_training(now, Spent.CHECKPOINT)
+        self._end_training(self.now_s, Spent.CHECKPOINT)
         self.doing = Spent.IDLE
 
     def step(self, done: StepDone) -> None:
         """One rank of the attempt has done a step."""
-        if self._training is None:
+        training = self._training
+        if training is None:
             return
         again = done.step <= self.best
         self.best = max(self.best, done.step)
-        rest = done.seconds - done.data_s - done.checkpoint_s
-        self._spend(Spent.DATA, done.data_s)
-        self._spend(Spent.CHECKPOINT, done.checkpoint_s)
+        passed = max(0.0, self.now_s - training.since_s - training.accounted_s)
+        seconds = min(done.seconds, passed)  # it may have begun before the driver heard so
+        data_s = min(done.data_s, seconds)
+        checkpoint_s = min(done.checkpoint_s, seconds - data_s)
+        self._spend(Spent.DATA, data_s)
+        self._spend(Spent.CHECKPOINT, checkpoint_s)
+        rest = seconds - data_s - checkpoint_s
         self._spend(Spent.RECOMPUTATION if again else Spent.PRODUCTIVE, rest)
-        self._training.accounted_s += done.seconds
+        training.accounted_s += seconds
+        self.excess_s += done.seconds - seconds
 
     def advance(self, now: float) -> None:
-        """Account what the driver does, until now."""
+        """Account what the driver does, until now; the next driver's clock may be behind."""
+        before, self.now_s = self.now_s, max(now, self.now_s)
         if self.doing is not None:
-            self._spend(self.doing, now - self.now_s)
-        self.now_s = now
+            self._spend(self.doing, self.now_s - before)
 
     def _end_training(self, now: float, rest: Spent) -> None:
         training, self._training = self._training, None
         if training is None:
             return
-        left = now - training.since_s - training.accounted_s
-        self._spend(rest, max(0.0, left))
-        self.excess_s += max(0.0, -left)
+        self._spend(rest, max(0.0, now - training.since_s - training.accounted_s))
 
     def _spend(self, cause: Spent, seconds: float) -> None:
         self.spent_s[cause] += seconds

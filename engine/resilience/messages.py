@@ -118,7 +118,8 @@ class Beat:
 
     Attributes:
         copies: all that it holds, its own ranks' and its peer's.
-        done: steps since the last beat.
+        done: steps of which no driver has confirmed to have heard; told again until one has.
+        done_attempt: the attempt of ``done``, which may be over; 0: ``attempt``.
         sent_bytes: of the host's interfaces, ever; None where nobody counts.
         lines: log lines that a rule asked for.
     """
@@ -129,6 +130,7 @@ class Beat:
     attempt: int
     ranks: tuple[RankState, ...] = ()
     done: tuple[StepDone, ...] = ()
+    done_attempt: int = 0
     copies: tuple[Copy, ...] = ()
     sent_bytes: int | None = None
     lines: tuple[str, ...] = ()

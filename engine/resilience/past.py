@@ -30,6 +30,8 @@ class Past:
 
     Attributes:
         acknowledged: the newest step that the loss of any one host leaves.
+        on_disk: the newest step of which this job's past has a checkpoint; there may be later ones,
+            of what was given up.
     """
 
     def __init__(self, ranks: int, on_disk: int, outbox: Outbox) -> None:
@@ -53,8 +55,9 @@ class Past:
 
     def found_on_disk(self, step: int) -> None:
         """The answer of :class:`FindOnDisk`."""
-        self.on_disk = step
-        self._disk_checked, self._disk_asked = True, False
+        if self._disk_asked:  # else the job has gone on without it
+            self.on_disk = step
+            self._disk_checked, self._disk_asked = True, False
 
     def acknowledge(self, hosts: Sequence[Host], places: Sequence[Place]) -> None:
         """Copies may have come."""
@@ -63,6 +66,11 @@ class Past:
             held = {host.name: host.copies for host in hosts}
             found = acknowledged(held, home, self.lineage)
             self.acknowledged = max(self.acknowledged, found)
+
+    @property
+    def expected(self) -> int:
+        """Where the job can go on, unless more than one host was lost."""
+        return self.acknowledged if self._limit is None else min(self.acknowledged, self._limit)
 
     def point(self, hosts: Sequence[Host], places: Sequence[Place]) -> RecoveryPoint | None:
         """Where to go on; None while the disk is being asked."""
@@ -73,19 +81,20 @@ class Past:
         on_disk = self.on_disk if self._limit is None else min(self.on_disk, self._limit)
         if memory is not None and memory.step >= on_disk:
             return memory
-        if on_disk == self.on_disk and self._disk_checked:
+        if not on_disk or (on_disk == self.on_disk and self._disk_checked):
             return newest(memory, on_disk)
         if not self._disk_asked:
             self._disk_asked = True
-            self._outbox.add(FindOnDisk(at_most=self._limit))
+            self._outbox.add(FindOnDisk(at_most=on_disk))
         return None
 
     def go_on(self, attempt: int, step: int) -> None:
         """An attempt begins after ``step``; what was beyond is given up, on the disk too."""
         self.lineage.begin(attempt, step)
         self._limit = None
+        self.acknowledged = min(self.acknowledged, step)
         self.on_disk = min(self.on_disk, step)
-        self._disk_checked = False  # it may be damaged before it is needed
+        self._disk_checked = self._disk_asked = False  # it may be damaged before it is needed
 
     def to_json(self) -> dict[str, Any]:
         """For the next driver."""
@@ -100,6 +109,6 @@ class Past:
         """Back from data."""
         self.lineage = Lineage((attempt, step) for attempt, step in past["lineage"])
         self.acknowledged = past["acknowledged"]
-        self.on_disk = max(self.on_disk, past["on_disk"])
+        self.on_disk = past["on_disk"]  # what is there beyond may be of what was given up
         self._disk_checked = False
         self._limit = past["limit"]

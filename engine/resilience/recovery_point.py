@@ -21,11 +21,13 @@ class RecoveryPoint:
     Attributes:
         step: the last that is done.
         holders: for each rank the host that holds its copy; empty unless ``resume`` is memory.
+        origin: the attempt in which these copies were made; 0 unless ``resume`` is memory.
     """
 
     step: int
     resume: Resume
     holders: tuple[str, ...] = ()
+    origin: int = 0
 
 
 class Lineage:
@@ -67,17 +69,19 @@ def newest_in_memory(
         at_most: the last step that can be trusted; None: any.
     """
     holders: dict[int, dict[int, str]] = defaultdict(dict)
+    origin: dict[int, int] = {}
     for host, copies in held.items():
         for copy in copies:
             trusted = at_most is None or copy.step <= at_most
             if trusted and lineage.holds(copy):
                 holders[copy.step].setdefault(copy.rank, host)
+                origin[copy.step] = copy.attempt  # of a step, one attempt's are held
     whole = [step for step, found in holders.items() if len(found) == ranks]
     if not whole:
         return None
     step = max(whole)
     chosen = tuple(holders[step][rank] for rank in range(ranks))
-    return RecoveryPoint(step=step, resume=Resume.MEMORY, holders=chosen)
+    return RecoveryPoint(step=step, resume=Resume.MEMORY, holders=chosen, origin=origin[step])
 
 
 def newest(memory: RecoveryPoint | None, on_disk: int) -> RecoveryPoint:

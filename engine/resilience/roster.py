@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from engine.resilience.cause import SUSPECT, Cause
 from engine.resilience.hosts import Host
 from engine.resilience.messages import Check
+from engine.resilience.numbering import before_first
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from engine.resilience.cause import Incident
     from engine.resilience.config import ResilienceConfig
     from engine.resilience.effects import Outbox
     from engine.resilience.messages import Checked
+
+_LONGEST_BLOCK_S = 24 * 3600.0
 
 
 class Roster:
@@ -28,7 +32,7 @@ class Roster:
         self._config = config
         self._generation = generation
         self._outbox = outbox
-        self._checks = 0
+        self._checks = before_first(generation)
         self._hosts: dict[str, Host] = {}
 
     def __iter__(self) -> Iterator[Host]:
@@ -60,7 +64,7 @@ class Roster:
             elif self._config.check != "never" and incident.cause in SUSPECT:
                 host.suspect = str(incident.cause)
 
-    def suspect_all(self, names: Iterator[str], why: str) -> None:
+    def suspect_all(self, names: Iterable[str], why: str) -> None:
         """Have all of them examined."""
         for name in names:
             self[name].suspect = self[name].suspect or why
@@ -70,9 +74,11 @@ class Roster:
         if host.blocked and host.blocked_until_s is None:
             return
         host.why_blocked = why
-        host.blocked_until_s = None if for_ever else now + self._config.block_s * 2**host.offences
+        seconds = min(self._config.block_s * 2**host.offences, _LONGEST_BLOCK_S)
+        host.blocked_until_s = None if for_ever else now + seconds
         host.offences += 1
         host.suspect = ""
+        host.accused_s.clear()
         self._outbox.note("host.blocked", host=host.name, why=why)
         self._outbox.hook("drain", host.name, why)
 
@@ -83,13 +89,25 @@ class Roster:
                 self._check(host, thorough=False)
         return any(host.checking and not host.blocked for host in self)
 
+    def reprieve(self, now: float) -> None:
+        """The job waits for hosts: those that are left out for a time are examined before it is
+        over, since they may be sound."""
+        for host in self.here:
+            waited = now - host.checked_s > self._config.check_s
+            idle = not (host.checking or host.running)
+            if host.blocked and host.blocked_until_s is not None and waited and idle:
+                self._check(host, thorough=True)
+
     def tend(self, now: float) -> None:
-        """What follows from the time: examinations that do not end, blocks whose time is over."""
+        """What follows from the time: silence, examinations that do not end, blocks that do."""
         for host in self:
+            if host.here and now - host.heard_s > self._config.lost_after_s:
+                host.leave(now)
+                self._outbox.note("host.left", host=host.name)
             if host.checking and not host.check_begun_s:
                 host.check_begun_s = now
             elif host.checking and now - host.check_begun_s > self._config.check_s:
-                host.checking = 0
+                host.checking, host.checked_s = 0, now
                 self.block(host, "its examination did not end", now)
             over = host.blocked_until_s is not None and now >= host.blocked_until_s
             if host.blocked and over and host.here and not (host.checking or host.running):
@@ -100,7 +118,7 @@ class Roster:
         host = self.get(checked.host)
         if host is None or host.checking != checked.number:
             return
-        host.checking = 0
+        host.checking, host.checked_s = 0, now
         self._outbox.note(
             "host.checked", host=host.name, sound=checked.sound, detail=checked.detail
         )
@@ -120,15 +138,23 @@ class Roster:
         self._outbox.tell(host.name, order)
 
     def to_json(self) -> dict[str, Any]:
-        """Who is left out, for the next driver."""
+        """Who they are, and who is left out or suspect, for the next driver."""
         return {
-            host.name: [host.why_blocked, host.blocked_until_s, host.offences]
+            host.name: [
+                host.why_blocked,
+                host.blocked_until_s,
+                host.offences,
+                host.suspect,
+                list(host.accused_s),
+                host.incarnation,
+            ]
             for host in self
-            if host.blocked
         }
 
     def take_over(self, past: Mapping[str, Any]) -> None:
         """Back from data."""
-        for name, (why, until, offences) in past.items():
+        for name, (why, until_s, offences, suspect, accused_s, incarnation) in past.items():
             host = self[name]
-            host.why_blocked, host.blocked_until_s, host.offences = why, until, offences
+            host.incarnation = incarnation
+            host.why_blocked, host.blocked_until_s, host.offences = why, until_s, offences
+            host.suspect, host.accused_s = suspect, deque(accused_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.resilience.cause import Cause, Incident
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from engine.resilience.messages import Beat, StepDone
     from engine.resilience.rules.rule import Attempt, Sight
 
-_REMEMBERED = 32  # steps that tell what is usual
+REMEMBERED = 32
+"""Steps that tell what is usual."""
 _ENOUGH = 5  # steps before anything is unusual
 _SPIKE_LEAST = 1.0  # nats above the usual loss
 
@@ -27,16 +28,19 @@ class Numbers:
     """Judges a step once all ranks have told theirs, or one of them has told enough.
 
     Args:
-        repeated: steps of an earlier attempt whose numbers were bad: what comes again there is
-            the data's, or the model's.
+        repeated: where an earlier attempt's numbers were bad, its step and hosts: what comes again
+            there on another host is the data's, or the model's.
+        norms: of gradients in earlier attempts; of this one's are added.
     """
 
-    def __init__(self, attempt: Attempt, repeated: Mapping[str, int]) -> None:
+    def __init__(
+        self, attempt: Attempt, repeated: Mapping[str, Sequence[Any]], norms: deque[float]
+    ) -> None:
         self._attempt = attempt
         self._repeated = repeated
         self._told: dict[int, dict[int, StepDone]] = defaultdict(dict)
-        self._norms: deque[float] = deque(maxlen=_REMEMBERED)
-        self._losses: deque[float] = deque(maxlen=_REMEMBERED)
+        self._norms = norms
+        self._losses: deque[float] = deque(maxlen=REMEMBERED)
 
     def beat(self, beat: Beat, sight: Sight, now: float) -> Sequence[Incident]:
         found: list[Incident] = []
@@ -46,12 +50,17 @@ class Numbers:
             if not done.intact:
                 found.append(self._weights(done))
             if len(told) == self._attempt.ranks:
-                found += self._judge(done.step, self._told.pop(done.step))
+                found += self._judge_until(done.step)
         return found
 
     def look(self, sight: Sight, now: float) -> Sequence[Incident]:
         """Nothing: numbers come with heartbeats."""
         return ()
+
+    def _judge_until(self, step: int) -> list[Incident]:
+        """Steps before that were not told whole never will be: a driver before heard the rest."""
+        due = sorted(each for each in self._told if each <= step)
+        return [found for each in due for found in self._judge(each, self._told.pop(each))]
 
     def _weights(self, done: StepDone) -> Incident:
         return Incident(
@@ -76,7 +85,7 @@ class Numbers:
 
     def _not_a_number(self, step: int, ranks: Sequence[int]) -> Incident:
         some = 0 < len(ranks) < self._attempt.ranks
-        again = self._repeated.get(str(Cause.NAN_BATCH), -1) == step
+        again = not some and self._elsewhere(Cause.NAN_BATCH, step, ())
         return Incident(
             cause=Cause.NAN_RANK if some else Cause.NAN_BATCH,
             ranks=tuple(ranks) if some else (),
@@ -95,17 +104,23 @@ class Numbers:
         return sorted(rank for rank, done in told.items() if (done.own_norm or 0.0) > limit)
 
     def _gradient(self, step: int, ranks: list[int], told: Mapping[int, StepDone]) -> Incident:
-        again = self._repeated.get(str(Cause.CORRUPT_GRADIENT), -1) == step
+        hosts = self._attempt.hosts_of(ranks)
+        again = self._elsewhere(Cause.CORRUPT_GRADIENT, step, hosts)
         largest = max(told[rank].own_norm or 0.0 for rank in ranks)
         return Incident(
             cause=Cause.CORRUPT_GRADIENT,
             recover=not again,  # what comes again is not the hardware's
             ranks=tuple(ranks),
-            hosts=self._attempt.hosts_of(ranks),
+            hosts=hosts,
             good_until=step - 1,
             detail=f"the gradient of rank {', '.join(map(str, ranks))} has norm {largest:.3g} at"
             f" step {step}, usually {median(self._norms):.3g}" + (", as before" if again else ""),
         )
+
+    def _elsewhere(self, cause: Cause, step: int, hosts: Sequence[str]) -> bool:
+        """Whether the same came at the same step before, and on other hosts, if on some."""
+        before = self._repeated.get(str(cause))
+        return before is not None and before[0] == step and not set(before[1:]) & set(hosts)
 
     def _spike(self, step: int, told: Mapping[int, StepDone]) -> list[Incident]:
         losses = [done.loss for done in told.values() if done.loss]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.resilience.rules.keywords import Keywords
 from engine.resilience.rules.numbers import Numbers
@@ -14,7 +14,7 @@ from engine.resilience.rules.silence import Silence
 from engine.resilience.rules.traffic import Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from engine.resilience.cause import Incident
     from engine.resilience.messages import Beat
@@ -27,14 +27,17 @@ class Watch:
     """Watches one attempt from when its first step begins.
 
     Args:
-        repeated: by cause, the step at which earlier attempts had a numeric fault.
+        repeated: by cause, where earlier attempts had a numeric fault: its step and hosts.
+        norms: of gradients in earlier attempts.
     """
 
-    def __init__(self, attempt: Attempt, repeated: Mapping[str, int]) -> None:
+    def __init__(
+        self, attempt: Attempt, repeated: Mapping[str, Sequence[Any]], norms: deque[float]
+    ) -> None:
         self._rules: tuple[Rule, ...] = (
             Silence(attempt),
             Overdue(attempt),
-            Numbers(attempt, repeated),
+            Numbers(attempt, repeated, norms),
             Keywords(attempt),
             Traffic(attempt),
         )

@@ -1,0 +1,120 @@
+"""The attempt that a job is at, as its driver knows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from engine.resilience.messages import Place, Resume, Start
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from engine.resilience.messages import Beat, Ended
+    from engine.resilience.recovery_point import RecoveryPoint
+
+
+class Course:
+    """Where its ranks are, what they were told, and how far they have come.
+
+    Attributes:
+        attempt: its number; 0: there was none yet.
+        order: with which it was begun.
+        well: hosts whose ranks have come to the end of the training, and since when.
+    """
+
+    def __init__(self) -> None:
+        self.attempt = 0
+        self.places: tuple[Place, ...] = ()
+        self.order: Start | None = None
+        self.well: dict[str, float] = {}
+        self._began: set[str] = set()
+        self._heard: dict[int, int] = {}
+
+    def begin(
+        self,
+        attempt: int,
+        generation: int,
+        places: tuple[Place, ...],
+        point: RecoveryPoint,
+        sources: tuple[str, ...],
+    ) -> Start:
+        """A new attempt; gives the order for its hosts."""
+        self.attempt, self.places = attempt, places
+        self.well, self._began, self._heard = {}, set(), {}
+        self.order = Start(
+            generation=generation,
+            attempt=attempt,
+            places=places,
+            step=point.step,
+            resume=point.resume,
+            sources=sources,
+            origin=point.origin,
+        )
+        return self.order
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Those that have ranks, in the order of ranks."""
+        return tuple(place.host for place in self.places)
+
+    def has(self, host: str) -> bool:
+        """Whether it has ranks."""
+        return any(place.host == host for place in self.places)
+
+    def note_beginning(self, host: str) -> bool:
+        """A host's ranks have begun; whether all have."""
+        self._began.add(host)
+        return self._began.issuperset(self.hosts)
+
+    def note_good_end(self, ended: Ended, now: float) -> bool:
+        """A host's ranks have come to the end of the training; whether all have."""
+        self.well.setdefault(ended.host, now)
+        return all(host in self.well for host in self.hosts)
+
+    def begun_by(self, beat: Beat) -> bool:
+        """Whether a heartbeat shows that a host's ranks have begun."""
+        return bool(beat.ranks) and all(state.step >= 0 for state in beat.ranks)
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """Hosts whose ranks have neither begun nor ended."""
+        return tuple(h for h in self.hosts if h not in self._began and h not in self.well)
+
+    def fresh(self, beat: Beat) -> Beat:
+        """Without the steps that were heard of: they are told until that is confirmed."""
+        heard = self._heard
+        done = tuple(done for done in beat.done if done.step > heard.get(done.rank, -1))
+        heard.update((done.rank, done.step) for done in done)
+        return beat if len(done) == len(beat.done) else replace(beat, done=done)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the next driver."""
+        order = self.order
+        return {
+            "attempt": self.attempt,
+            "places": [
+                {"host": p.host, "first": p.first, "count": p.count, "address": p.address}
+                for p in self.places
+            ],
+            "order": order and [order.step, str(order.resume), list(order.sources), order.origin],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], generation: int) -> Course:
+        """Back from data; its order is now this driver's."""
+        course = cls()
+        course.attempt = data["attempt"]
+        course.places = tuple(Place(**each) for each in data["places"])
+        if data["order"]:
+            step, resume, sources, origin = data["order"]
+            course.order = Start(
+                generation=generation,
+                attempt=course.attempt,
+                places=course.places,
+                step=step,
+                resume=Resume(resume),
+                sources=tuple(sources),
+                origin=origin,
+            )
+        return course

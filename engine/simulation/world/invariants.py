@@ -1,0 +1,203 @@
+"""What must hold after every event, whatever went wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.resilience.driver import Phase
+from engine.resilience.effects import Tell
+from engine.resilience.messages import Beat, Start
+from engine.simulation.world.training import right
+
+if TYPE_CHECKING:
+    from engine.resilience.effects import Effect, Finish
+    from engine.resilience.executor import Action
+    from engine.resilience.messages import Event, Order
+    from engine.simulation.world.drivers import DriverProcess
+    from engine.simulation.world.executors import ExecutorProcess
+    from engine.simulation.world.training import Corruption, Group, HostRanks
+    from engine.simulation.world.world import World
+
+MOST_GAP = 0.005
+"""Share of the wall clock that the ledger's causes may miss."""
+_STALE_S = 8.0
+"""A driver may count on a host so long after it was lost."""
+_LET_IN_S = 90.0
+"""A host whose time is over is let in again within this."""
+
+
+class Broken(Exception):  # noqa: N818 - it is what has happened to an invariant
+    """An invariant does not hold."""
+
+
+class Invariants:
+    """Of one world. Those of executors and ranks are checked where they act; the rest here.
+
+    Attributes:
+        acknowledged: the newest step of which a driver has said that it survives any one loss.
+        corruptions: of states that may still be in use.
+        tainted: whether a corruption is in use that no driver can know of.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.acknowledged = 0
+        self.corruptions: list[Corruption] = []
+        self.tainted = False
+        self.trained = False
+        self.best = 0
+        self.progress_s = 0.0
+        self._acknowledged_s = 0.0
+        self._lost_s: dict[str, float] = {}
+        self._stepped = 0
+        self._started = 0
+
+    def fail(self, what: str) -> None:
+        """Raises Broken."""
+        raise Broken(what)
+
+    # -- executors ---
+
+    def obeyed(self, process: ExecutorProcess, order: Order, actions: list[Action]) -> None:
+        """An executor has dealt with an order."""
+        if order.generation < process.obeys and actions:
+            self.fail("an order of a replaced driver is obeyed")
+        process.obeys = max(process.obeys, order.generation)
+
+    def ran(self, process: ExecutorProcess) -> None:
+        """It starts ranks."""
+        if process.ranks is not None and process.ranks.present:
+            self.fail("ranks of two attempts on one host")
+        if process.examining:
+            self.fail("ranks start while their host is examined")
+
+    def examined(self, process: ExecutorProcess) -> None:
+        """It begins a self-check."""
+        if process.ranks is not None and process.ranks.present:
+            self.fail("a host is examined while ranks run there")
+
+    def lost(self, host: str, until_s: float | None = None) -> None:
+        """What a host holds cannot be had: for ever, or until then."""
+        self._lost_s[host] = max(self._lost_s.get(host, 0.0), until_s or self._world.timeline.now)
+
+    # -- ranks ---
+
+    def joined(self, group: Group, ranks: HostRanks, state: int) -> None:
+        """A host's ranks have loaded their state."""
+        if (ranks.order.places, ranks.order.step) != (group.order.places, group.order.step):
+            self.fail("one attempt's ranks were told different things")
+        if group.members and group.state != state:
+            self.fail("ranks of one attempt resume from different states")
+        entered = [each for each in self.corruptions if each.step <= group.step]
+        if state == right(group.step):
+            if len(group.members) + 1 == len(group.order.places):
+                self.corruptions.clear()  # what was wrong is given up
+                self.tainted = False
+        elif self.tainted:
+            return
+        elif any(corruption.known for corruption in entered):
+            self.fail("an attempt resumes from a state that was known to be corrupted")
+        elif not entered:
+            self.fail("an attempt resumes from a wrong state")
+        else:
+            self.tainted = True
+
+    def stepped(self, group: Group) -> None:
+        """An attempt has done a step."""
+        if group.attempt < self._stepped:
+            self.fail("an attempt steps beside a later one")
+        self._stepped = group.attempt
+        if group.step > self.best:
+            self.best, self.progress_s = group.step, self._world.timeline.now
+
+    def told(self, driver: DriverProcess, beat: Beat) -> None:
+        """A driver has dealt with a heartbeat."""
+        for corruption in self.corruptions:
+            if corruption.attempt == beat.done_attempt:
+                told = {done.rank for done in beat.done if done.step == corruption.step}
+                corruption.told.setdefault(driver.generation, set()).update(told)
+
+    def _known(self, corruption: Corruption) -> bool:
+        ranks = self._world.scenario.ranks
+        return any(len(told) == ranks for told in corruption.told.values())
+
+    # -- drivers ---
+
+    def driver_handled(self, driver: DriverProcess, event: Event, effects: list[Effect]) -> None:
+        """A driver has dealt with an event."""
+        if driver is not self._world.drivers.newest:
+            return
+        for effect in effects:
+            if isinstance(effect, Tell) and isinstance(effect.order, Start):
+                self._start(driver, effect.order)
+        if driver.core.past.acknowledged > self.acknowledged:
+            self._acknowledge(driver)
+        if driver.core.phase is not Phase.OVER:
+            self._left_out(driver)
+
+    def _start(self, driver: DriverProcess, order: Start) -> None:
+        """A new attempt: does it go on from where it must?"""
+        if order.attempt == self._started:
+            return
+        self._started = order.attempt
+        for corruption in self.corruptions:
+            corruption.known = self._known(corruption)
+        if order.step < self.acknowledged:
+            enough = 2 if self._world.scenario.config.hosts > 1 else 1
+            lost = [s for s in self._lost_s.values() if s >= self._acknowledged_s - _STALE_S]
+            if len(lost) < enough and not self.corruptions:
+                self.fail("an acknowledged step is lost")
+            self.acknowledged = order.step
+
+    def _acknowledge(self, driver: DriverProcess) -> None:
+        """Whether every rank's copy is where the loss of its host does not reach it."""
+        step = self.acknowledged = driver.core.past.acknowledged
+        self._acknowledged_s = self._world.timeline.now
+        places = driver.core.places
+        for place in places:
+            elsewhere = [
+                process
+                for process in self._world.incarnations.values()
+                if (process.name != place.host or len(places) == 1)
+                and driver.core.roster[process.name].incarnation == process.incarnation
+            ]
+            held = {copy.rank for each in elsewhere for copy in each.held if copy.step == step}
+            if not held.issuperset(place.ranks):
+                self.fail("a step is acknowledged that no peer holds")
+
+    def _left_out(self, driver: DriverProcess) -> None:
+        now = self._world.timeline.now
+        for host in driver.core.roster:
+            if not host.blocked or self._world.machines[host.name].evicted:
+                continue
+            until_s = host.blocked_until_s
+            if until_s is None:
+                self.fail("a host is left out for ever")
+            elif now > max(until_s, self._world.healed_s) + _LET_IN_S and host.here:
+                self.fail("a sound host is left out beyond its time")
+
+    def finished(self, driver: DriverProcess, finish: Finish) -> None:
+        """The job is over."""
+        ledger = driver.core.ledger
+        if ledger.gap > MOST_GAP:
+            self.fail("the ledger's causes do not add up")
+        if min(ledger.spent_s.values()) < 0:
+            self.fail("the ledger has a negative cause")
+        looping = self._world.scenario.fails_at > 0
+        if finish.status == "finished":
+            self._finished_rightly(looping)
+        elif not finish.reason.startswith("crash loop"):
+            self.fail(f"the job failed: {finish.reason}")
+        elif not looping and not self._world.faults_without_progress(self.progress_s):
+            self.fail("sound job is called a crash loop")
+
+    def _finished_rightly(self, looping: bool) -> None:
+        if looping or not self.trained:
+            self.fail("a job that did not train to its end is called finished")
+        last = self._world.scenario.last_step
+        if self._world.disk.checkpoints[last][0] != right(last) and not self._excused():
+            self.fail("the final state is wrong")
+
+    def _excused(self) -> bool:
+        known = any(self._known(corruption) for corruption in self.corruptions)
+        return self.tainted or (bool(self.corruptions) and not known)
