@@ -186,7 +186,6 @@ class HostNetwork:
                 "link set dev lo up",
                 f"addr add {self.address(host)}/{self._subnet.prefixlen} dev {_INNER}",
                 f"link set dev {_INNER} up",
-                f"route add default via {self.gateway}",
             ],
             namespace,
         )

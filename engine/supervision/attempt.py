@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from engine.resilience.messages import Ended, Resume
-from engine.supervision.host_view import HostView, LogLines, out_of_memory_kills
+from engine.supervision.host_view import HostView, LogLines, killed_for_memory
 from engine.supervision.job_spec import DRIVER
 from engine.supervision.task import Task
 from engine.training.affinity import available_cores, plan_affinity
@@ -63,7 +63,6 @@ class HostAttempt:
         self._config = config
         self._socket = socket
         self._pid = pid
-        self._kills = out_of_memory_kills()
         self.view = HostView(run / "boards", self.pids)
         logs = [log_path(run / "logs", rank) for rank in self.place.ranks]
         self.lines = LogLines(logs, config.resilience.keywords)
@@ -144,7 +143,7 @@ class HostAttempt:
         JobResult.clear(self._run)
 
     def _ended(self, told: dict[str, Any]) -> Ended:
-        killed = told.get("signal") == "SIGKILL" and out_of_memory_kills() > self._kills
+        killed = told.get("signal") == "SIGKILL" and killed_for_memory(self.pids.values())
         return Ended(
             host=self._host,
             attempt=self.order.attempt,

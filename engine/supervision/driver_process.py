@@ -28,6 +28,7 @@ from engine.resilience.messages import (
     ORDERS,
     REPORTS,
     Asked,
+    Beat,
     Disconnected,
     Hello,
     OnDisk,
@@ -37,7 +38,7 @@ from engine.supervision.control import ControlSocket
 from engine.supervision.driver_state import DriverState
 from engine.supervision.job_spec import DRIVER, JobSpec
 from engine.supervision.meeting_place import tell_address
-from engine.supervision.wire import WireError, accept, read_key
+from engine.supervision.wire import HEARD, WireError, accept, read_key
 from engine.training.checkpoint import CheckpointStore
 from engine.training.config import RunConfig
 from engine.training.lifeline import end_with
@@ -53,6 +54,7 @@ _TICK_S = 0.1
 _HOOK_S = 30.0
 _FAREWELL_S = 3.0
 RESULT = "result.json"
+REPLACED = "replaced"  # by a newer driver, whose job it is now
 
 
 class DriverProcess:
@@ -112,6 +114,8 @@ class DriverProcess:
             self._channels[hello.host] = channel
             while True:
                 self._happen(report)
+                if isinstance(report, Beat) and report.done:
+                    await channel.send(HEARD + str(len(report.done)).encode())
                 report = REPORTS.validate_json(await channel.receive())
         except (OSError, EOFError, TimeoutError) as error:
             _log.info("an executor's connection has ended: %r", error)
@@ -186,6 +190,9 @@ class DriverProcess:
         self._recorder.event(f"job.{note.name}", attributes=note.facts)
 
     def _finish(self, finish: Finish) -> None:
+        if finish.status == REPLACED:
+            self._over.set()
+            return
         ledger = self._driver.ledger
         spent = {str(cause): seconds for cause, seconds in ledger.spent_s.items()}
         facts = {

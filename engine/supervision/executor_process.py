@@ -48,7 +48,7 @@ from engine.supervision.job_spec import JobSpec
 from engine.supervision.meeting_place import find_driver
 from engine.supervision.rank_link import HostEnd
 from engine.supervision.warm_ranks import WarmRanks
-from engine.supervision.wire import connect, read_key
+from engine.supervision.wire import HEARD, connect, read_key
 from engine.training.checkpoint import newest_step
 from engine.training.config import RunConfig
 from engine.training.lifeline import end_with
@@ -91,6 +91,7 @@ class ExecutorProcess:
         self._attempt: HostAttempt | None = None
         self._channel: Channel | None = None
         self._done: list[StepDone] = []
+        self._done_attempt = 0
         self._saved = 0
         self._unsent: list[Report] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -145,8 +146,11 @@ class ExecutorProcess:
             await self._send(report)
         try:
             while True:
-                order = ORDERS.validate_json(await channel.receive())
-                self._happen(order)
+                content = await channel.receive()
+                if content.startswith(HEARD):
+                    del self._done[: int(content.removeprefix(HEARD))]
+                else:
+                    self._happen(ORDERS.validate_json(content))
         finally:
             self._channel = None
             await channel.close()
@@ -166,14 +170,13 @@ class ExecutorProcess:
         while not self._over.is_set():
             self._happen(DriverHeard() if self._channel is not None else TimePassed())
             self._tell_saved()
-            if self._channel is not None:
-                done, self._done = self._done, []
-                beat = self._heartbeat(tuple(done))
-                try:
-                    await self._channel.send(REPORTS.dump_json(beat))
-                except OSError:
-                    self._done[:0] = done
+            await self._beat_once()
             await asyncio.sleep(self._config.resilience.beat_s)
+
+    async def _beat_once(self) -> None:
+        if self._channel is not None:
+            with suppress(OSError):  # its end is told by who reads from it
+                await self._channel.send(REPORTS.dump_json(self._heartbeat()))
 
     def _tell_saved(self) -> None:
         """The newest checkpoint that the job has published, once; the first host does so."""
@@ -186,14 +189,15 @@ class ExecutorProcess:
             number = attempt.order.attempt
             self._spawn(self._send(Saved(host=self._host, attempt=number, step=step)))
 
-    def _heartbeat(self, done: tuple[StepDone, ...]) -> Beat:
+    def _heartbeat(self) -> Beat:
         attempt = self._attempt
         return Beat(
             host=self._host,
             incarnation=self._incarnation,
             attempt=self._executor.attempt,
             ranks=attempt.view.look() if attempt else (),
-            done=done,
+            done=tuple(self._done),
+            done_attempt=self._done_attempt,
             copies=self._copies.all,
             sent_bytes=sent_bytes(),
             lines=attempt.lines.new() if attempt else (),
@@ -225,6 +229,7 @@ class ExecutorProcess:
 
     async def _run_ranks(self, action: RunRanks) -> None:
         self._done.clear()
+        self._done_attempt = action.order.attempt
         self._saved = action.order.step
         attempt = HostAttempt(
             action.order,
@@ -237,6 +242,7 @@ class ExecutorProcess:
         )
         self._attempt = attempt
         ended = await attempt.run(self._warm)
+        await self._beat_once()  # what they have done is told before their end is
         self._attempt = None
         self._happen(RanksEnded(how=ended))
 

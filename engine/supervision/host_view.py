@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from collectors.errors import DataError
 from engine.resilience.messages import RankState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from collectors.board import BoardState
 
@@ -143,10 +144,25 @@ def interface_of(address: str) -> str:
     return ""
 
 
-def out_of_memory_kills() -> int:
-    """How many processes of this host the kernel has killed for want of memory."""
+def killed_for_memory(pids: Iterable[int]) -> bool:
+    """Whether the kernel says that it has killed one of these processes for want of memory; False
+    also where its log is not for us to read."""
+    wanted = {f"Killed process {pid} " for pid in pids}
+    return any(any(each in line for each in wanted) for line in _kernel_log())
+
+
+def _kernel_log() -> Iterator[str]:
     try:
-        lines = (_PROC / "vmstat").read_text("utf-8").splitlines()
+        descriptor = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+        return
+    try:
+        while True:
+            try:
+                yield os.read(descriptor, 8192).decode("utf-8", "replace")
+            except BrokenPipeError:
+                continue  # overwritten while it was read: the next one is there
+            except OSError:
+                return
+    finally:
+        os.close(descriptor)

@@ -35,6 +35,7 @@ def launch_resilient(
     narrate: Callable[[str], None],
     watch: Callable[[RunDirectory], AbstractContextManager[object]] = nullcontext,
     resume: RunDirectory | None = None,
+    run_id: str | None = None,
     driver: Member | None = None,
     executors: Sequence[Member] = (),
     accompany: Callable[[Supervisor], AbstractContextManager[object]] = nullcontext,
@@ -42,6 +43,7 @@ def launch_resilient(
     """Train as ``config`` says, through faults, until the end or a signal.
 
     Args:
+        run_id: of a new run, where others must know it.
         driver, executors: the processes to start here, and where; by default a driver and as many
             executors as the job has hosts, all on the loopback of this one.
         accompany: around the time that the job runs, with who keeps its processes.
@@ -50,20 +52,31 @@ def launch_resilient(
         UsageError, DataError, StorageError: as :func:`engine.training.launcher.launch`.
     """
     start, corpus = prepare(config, home=home, narrate=narrate, resume=resume)
-    run = begin(config, home, command, resume)
+    run = begin(config, home, command, resume, run_id)
+    make_key(run.path)
+    JobResult.clear(run.path)
+    _spec(run, config, corpus, start).write(run.path)
+    supervisor = Supervisor(
+        run=run.path,
+        driver=driver or Member(name="driver"),
+        executors=executors or local_members(config),
+        on_start=narrate,
+    )
+    narrate(f"run {run.run_id}: {config.parallel.world_size} rank(s), logs in {run.logs}")
+    return supervise(run, supervisor, watch=watch, accompany=accompany)
+
+
+def supervise(
+    run: RunDirectory,
+    supervisor: Supervisor,
+    *,
+    watch: Callable[[RunDirectory], AbstractContextManager[object]] = nullcontext,
+    accompany: Callable[[Supervisor], AbstractContextManager[object]] = nullcontext,
+) -> LaunchResult:
+    """Keep the job's processes on this host alive until it is over."""
     result = LaunchResult(run=run, status=FAILED, training=None, problem="the launcher failed")
+    stop = StopRequest()
     try:
-        make_key(run.path)
-        JobResult.clear(run.path)
-        _spec(run, config, corpus, start).write(run.path)
-        supervisor = Supervisor(
-            run=run.path,
-            driver=driver or Member(name="driver"),
-            executors=executors or local_members(config),
-            on_start=narrate,
-        )
-        narrate(f"run {run.run_id}: {config.parallel.world_size} rank(s), logs in {run.logs}")
-        stop = StopRequest()
         with made_by(stop, *_heeded()), watch(run):
             supervisor.start()
             try:
@@ -73,7 +86,8 @@ def launch_resilient(
                 supervisor.close()
         result = _conclude(run, told, interrupted=stop.made)
     finally:
-        run.finish(result.status, result.exit_code)
+        if supervisor.driver is not None:
+            run.finish(result.status, result.exit_code)
     return result
 
 

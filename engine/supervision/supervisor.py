@@ -62,11 +62,12 @@ class Supervisor:
     """Keeps a job's processes alive until the job is over.
 
     Args:
+        driver: None where another host has it.
         on_start: told of each process that is started anew, for people.
     """
 
     run: Path
-    driver: Member
+    driver: Member | None
     executors: Sequence[Member]
     on_start: Callable[[str], None] = lambda _: None
     _kept: dict[str, _Kept] = field(default_factory=dict)
@@ -75,28 +76,23 @@ class Supervisor:
         """Start all."""
         logs = self.run / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        (self.run / DRIVER / RESULT).unlink(missing_ok=True)
-        parent = str(os.getpid())
-        common = [str(self.run), "--parent", parent]
-        self._kept["driver"] = _Kept(
-            command=[
-                *self.driver.prefix,
-                *(sys.executable, "-P", "-m", "engine.supervision.driver_process"),
-                *(*common, "--address", self.driver.address),
-            ],
-            log=logs / "driver.log",
-        )
+        if self.driver is not None:
+            (self.run / DRIVER / RESULT).unlink(missing_ok=True)
+            command = self._command(self.driver, "driver_process")
+            self._kept["driver"] = _Kept(command=command, log=logs / "driver.log")
         for member in self.executors:
-            self._kept[member.name] = _Kept(
-                command=[
-                    *member.prefix,
-                    *(sys.executable, "-P", "-m", "engine.supervision.executor_process"),
-                    *(*common, "--host", member.name, "--address", member.address),
-                ],
-                log=logs / f"executor-{member.name}.log",
-            )
+            command = [*self._command(member, "executor_process"), "--host", member.name]
+            log = logs / f"executor-{member.name}.log"
+            self._kept[member.name] = _Kept(command=command, log=log)
         for kept in self._kept.values():
             _start(kept)
+
+    def _command(self, member: Member, module: str) -> list[str]:
+        return [
+            *member.prefix,
+            *(sys.executable, "-P", "-m", f"engine.supervision.{module}", str(self.run)),
+            *("--parent", str(os.getpid()), "--address", member.address),
+        ]
 
     def wait(self, stop: StopRequest) -> dict[str, Any]:
         """Until the job is over, or somebody wishes to stop it; gives the driver's result."""
@@ -104,7 +100,7 @@ class Supervisor:
         while (result := self.result()) is None:
             if stop.made and not told:
                 told = True
-                self._signal("driver", signal.SIGTERM)
+                self._stop()
             self.tend()
             stop.wait(_LOOK_S) if not told else time.sleep(_LOOK_S)
         return result
@@ -149,10 +145,12 @@ class Supervisor:
                 kept.process.kill()
                 kept.process.wait()
 
-    def _signal(self, name: str, number: signal.Signals) -> None:
-        process = self._kept[name].process
-        if process is not None:
-            process.send_signal(number)
+    def _stop(self) -> None:
+        """The driver stops the job; a host without it leaves the job."""
+        for name in ["driver"] if self.driver is not None else list(self._kept):
+            process = self._kept[name].process
+            if process is not None:
+                process.send_signal(signal.SIGTERM)
 
 
 def _start(kept: _Kept) -> None:

@@ -31,6 +31,8 @@ MOST_BYTES = 4 << 20
 _PIECE_BYTES = 1 << 20
 _SHAKE_S = 10.0
 KEY_FILE = "job.key"
+HEARD = b"heard "
+"""Begins the driver's answer to a heartbeat: of how many steps it has taken note."""
 
 
 class WireError(Exception):

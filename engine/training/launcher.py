@@ -281,7 +281,11 @@ def _corpus(
 
 
 def begin(
-    config: RunConfig, home: Path, command: list[str], resume: RunDirectory | None
+    config: RunConfig,
+    home: Path,
+    command: list[str],
+    resume: RunDirectory | None,
+    run_id: str | None = None,
 ) -> RunDirectory:
     """The run's directory: a new one, or that of the run to go on with."""
     if resume is not None:
@@ -299,6 +303,7 @@ def begin(
         config=config.model_dump(mode="json"),
         world_size=config.parallel.world_size,
         notes=config.notes,
+        run_id=run_id,
     )
 
 

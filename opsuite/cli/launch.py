@@ -6,7 +6,7 @@ import math
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -51,6 +51,10 @@ def launch(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the configuration and its sources; stop.")
     ] = False,
+    print_job: Annotated[
+        Literal["sbatch", "jobset"] | None,
+        typer.Option("--print", help="Print the file that starts the job's hosts; stop."),
+    ] = None,
     example: Annotated[
         bool, typer.Option("--example", help="Print a documented configuration; stop.")
     ] = False,
@@ -76,6 +80,9 @@ def launch(
     check_faults(value.faults, ranks=value.parallel.world_size, steps=value.train.steps)
     if dry_run:
         _print_configuration(resolved, as_json=json)
+        return
+    if print_job:
+        _print_job(print_job, resolved)
         return
     require_engine()
     start_collecting(settings)
@@ -175,19 +182,42 @@ def _print_configuration(resolved: Resolved[RunConfig], *, as_json: bool) -> Non
         print_data(render_toml(resolved.value, resolved.provenance))
 
 
+def _print_job(kind: Literal["sbatch", "jobset"], resolved: Resolved[RunConfig]) -> None:
+    from engine.supervision.job_file import job_file
+
+    if not resolved.value.resilience.recover:
+        narrate("note: without --set resilience.recover=true the job ends with its first fault")
+    command = _without_print(["opsuite", *sys.argv[1:]])
+    print_data(job_file(kind, resolved.value, command, standbys=1))
+
+
+def _without_print(command: list[str]) -> list[str]:
+    """What each host is to run."""
+    kept = [each for each in command if not each.startswith("--print=")]
+    if "--print" in kept:
+        at = kept.index("--print")
+        del kept[at : at + 2]
+    return kept
+
+
 def _launch(config: RunConfig, home: Path, resume: RunDirectory | None) -> LaunchResult:
+    from engine.supervision.environment import host_of_job
+    from engine.supervision.joining import launch_or_join
     from engine.supervision.launching import launch_resilient
     from engine.training.launcher import launch as launch_once
 
-    launch_run = launch_resilient if config.resilience.recover else launch_once
-    return launch_run(
-        config,
-        home=home,
-        command=sys.argv,
-        narrate=narrate,
-        watch=lambda run: _watched(run, config),
-        resume=resume,
-    )
+    how: dict[str, Any] = {
+        "home": home,
+        "command": sys.argv,
+        "narrate": narrate,
+        "watch": lambda run: _watched(run, config),
+    }
+    if not config.resilience.recover:
+        return launch_once(config, resume=resume, **how)
+    host = host_of_job()
+    if host is not None and resume is None:
+        return launch_or_join(config, host, **how)
+    return launch_resilient(config, resume=resume, **how)
 
 
 @contextmanager

@@ -17,15 +17,18 @@ from opsuite.cli import (
     bench,
     check,
     collect,
+    control,
     demo,
     diagnose,
     doctor,
+    drill,
     export,
     launch,
     query,
     run,
     runs,
     serve,
+    simulate,
     watch,
 )
 from opsuite.cli.exit_codes import ExitCode
@@ -109,6 +112,12 @@ for _command in (
     query.query,
     doctor.doctor,
     check.check,
+    drill.drill,
+    control.evict,
+    control.pause,
+    control.resume,
+    control.stop,
+    control.restart,
     bench.bench,
 ):
     app.command()(_command)
@@ -116,6 +125,7 @@ app.add_typer(runs.runs, name="runs")
 app.add_typer(alerts.alerts, name="alerts")
 app.add_typer(collect.collect, name="collect")
 app.add_typer(export.export, name="export")
+app.add_typer(simulate.simulate, name="simulate")
 
 
 def main() -> None:
