@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from engine.resilience.messages import Place, Resume, Start
 
@@ -101,7 +101,7 @@ class Course:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], generation: int) -> Course:
+    def from_json(cls, data: Mapping[str, Any], generation: int) -> Self:
         """Back from data; its order is now this driver's."""
         course = cls()
         course.attempt = data["attempt"]

@@ -78,7 +78,7 @@ _WITH_RANKS = (Phase.STARTING, Phase.RUNNING, Phase.ADOPTING)
 
 
 class Driver:
-    """Drives one job.
+    """Drives one job. Its parts are named by class, so that a simulation can run it with others.
 
     Args:
         generation: greater than that of every driver of this job before.
@@ -87,6 +87,13 @@ class Driver:
         on_disk: the step of the newest whole checkpoint there is; 0: none.
         past: what :meth:`to_json` of the driver before said last, if there was one.
     """
+
+    course_class = Course
+    ledger_class = Ledger
+    roster_class = Roster
+    past_class = Past
+    loop_class = CrashLoop
+    watch_class = Watch
 
     def __init__(
         self,
@@ -105,12 +112,12 @@ class Driver:
         self.last_step = last_step
         self.phase = Phase.GATHERING
         self.since_s = now
-        self.course = Course()
-        self.ledger = Ledger(begun_s=now)
+        self.course = self.course_class()
+        self.ledger = self.ledger_class(begun_s=now)
         self.outbox = Outbox()
-        self.roster = Roster(config, generation, self.outbox)
-        self.past = Past(config.hosts * ranks_per_host, on_disk, self.outbox)
-        self._loop = CrashLoop(config.loop_after)
+        self.roster = self.roster_class(config, generation, self.outbox)
+        self.past = self.past_class(config.hosts * ranks_per_host, on_disk, self.outbox)
+        self._loop = self.loop_class(config.loop_after)
         self._bad_steps: dict[str, list[Any]] = {}
         self._norms: deque[float] = deque(maxlen=REMEMBERED)
         self._watch: Watch | None = None
@@ -138,7 +145,7 @@ class Driver:
         if self.phase is Phase.OVER:
             self._tell_end_again()
             if isinstance(event, Hello | Beat):  # it has missed that the job is over
-                self.outbox.tell(event.host, Release(generation=self.generation))
+                self._release(event.host)
             return self.outbox.take()
         handler = self._handlers.get(type(event))
         if handler is not None:
@@ -177,7 +184,7 @@ class Driver:
             self._welcome(host, hello, now)
         new_copies = host.hear(beat, now)
         if self.course.has(host.name):
-            if self.phase is Phase.STARTING and beat.attempt == self.attempt:
+            if beat.attempt == self.attempt:
                 self._infer_beginning(beat, now)
             if (beat.done_attempt or beat.attempt) == self.attempt:
                 self._listen(self.course.fresh(beat), now)
@@ -207,10 +214,14 @@ class Driver:
                 self._note_beginning(Began(host=host, attempt=self.attempt), now)
 
     def _note_beginning(self, began: Began, now: float) -> None:
-        mine = began.attempt == self.attempt and self.phase is Phase.STARTING
-        if mine and self.course.note_beginning(began.host):
+        waiting = self._watch is None and self.phase in (Phase.STARTING, Phase.ADOPTING)
+        if began.attempt != self.attempt or not waiting:
+            return
+        if self.course.note_beginning(began.host):
             self.ledger.train(now)
-            self._run(now)
+            self._begin_watch(now)
+            if self.phase is Phase.STARTING:
+                self._run(now)
 
     def _note_end(self, ended: Ended, now: float) -> None:
         host = self.roster.get(ended.host)
@@ -426,7 +437,7 @@ class Driver:
 
     def _start(self, places: tuple[Place, ...], point: RecoveryPoint, now: float) -> None:
         spent = self._restart
-        attempt = max(self.attempt, before_first(self.generation)) + 1
+        attempt = self._next_attempt()
         sources = tuple(self.roster[name].address for name in point.holders)
         order = self.course.begin(attempt, self.generation, places, point, sources)
         self.past.go_on(attempt, point.step)
@@ -443,8 +454,10 @@ class Driver:
         )
         self._enter(Phase.STARTING, spent, now)
 
+    def _next_attempt(self) -> int:
+        return max(self.attempt, before_first(self.generation)) + 1
+
     def _run(self, now: float) -> None:
-        self._begin_watch(now)
         self.phase, self.since_s = Phase.RUNNING, now
         self.outbox.note("phase", phase=str(self.phase), attempt=self.attempt)
 
@@ -455,7 +468,7 @@ class Driver:
             begun_s=now,
             config=self.config,
         )
-        self._watch = Watch(attempt, self._bad_steps, self._norms)
+        self._watch = self.watch_class(attempt, self._bad_steps, self._norms)
 
     # -- taking over from a driver before ---
 
@@ -470,15 +483,15 @@ class Driver:
             detail = "not found by the new driver with its ranks"
             self._find(Incident(cause=Cause.EXECUTOR_LOST, hosts=missing, detail=detail), now)
             return
-        self.phase = Phase.RUNNING if self.ledger.doing is None else Phase.STARTING
-        self.since_s = now
-        self.outbox.note("phase", phase=str(self.phase), attempt=self.attempt)
+        self.phase, self.since_s = Phase.STARTING, now
+        if self._watch is not None:
+            self._run(now)
 
     def _take_over(self, past: Mapping[str, Any], now: float) -> None:
-        self.course = Course.from_json(past["course"], self.generation)
+        self.course = self.course_class.from_json(past["course"], self.generation)
         self.past.take_over(past["past"])
         self.roster.take_over(past["hosts"])
-        self.ledger = Ledger.from_json(past["ledger"])
+        self.ledger = self.ledger_class.from_json(past["ledger"])
         self._bad_steps = dict(past["bad_steps"])
         self._norms.extend(past["norms"])
         self._loop.step, self._loop.signatures = past["loop"][0], list(past["loop"][1])
@@ -548,7 +561,10 @@ class Driver:
             self._stop_ranks()
         self._end_as(status, reason, now)
         for host in self.roster.here:
-            self.outbox.tell(host.name, Release(generation=self.generation))
+            self._release(host.name)
+
+    def _release(self, host: str) -> None:
+        self.outbox.tell(host, Release(generation=self.generation))
 
     def _end_as(self, status: str, reason: str, now: float) -> None:
         self.ledger.finish(now)

@@ -34,10 +34,12 @@ class Past:
             of what was given up.
     """
 
+    lineage_class = Lineage
+
     def __init__(self, ranks: int, on_disk: int, outbox: Outbox) -> None:
         self._ranks = ranks
         self._outbox = outbox
-        self.lineage = Lineage()
+        self.lineage = self.lineage_class()
         self.acknowledged = on_disk
         self.on_disk = on_disk
         self._disk_checked = True
@@ -85,8 +87,11 @@ class Past:
             return newest(memory, on_disk)
         if not self._disk_asked:
             self._disk_asked = True
-            self._outbox.add(FindOnDisk(at_most=on_disk))
+            self._ask(on_disk)
         return None
+
+    def _ask(self, at_most: int) -> None:
+        self._outbox.add(FindOnDisk(at_most=at_most))
 
     def go_on(self, attempt: int, step: int) -> None:
         """An attempt begins after ``step``; what was beyond is given up, on the disk too."""
@@ -107,7 +112,7 @@ class Past:
 
     def take_over(self, past: Mapping[str, Any]) -> None:
         """Back from data."""
-        self.lineage = Lineage((attempt, step) for attempt, step in past["lineage"])
+        self.lineage = self.lineage_class((attempt, step) for attempt, step in past["lineage"])
         self.acknowledged = past["acknowledged"]
         self.on_disk = past["on_disk"]  # what is there beyond may be of what was given up
         self._disk_checked = False

@@ -28,6 +28,8 @@ class Roster:
     nothing: no sound host is lost for ever. Only a person leaves one out for ever.
     """
 
+    host_class = Host
+
     def __init__(self, config: ResilienceConfig, generation: int, outbox: Outbox) -> None:
         self._config = config
         self._generation = generation
@@ -40,7 +42,9 @@ class Roster:
 
     def __getitem__(self, name: str) -> Host:
         """The host of this name, known from now on."""
-        return self._hosts.setdefault(name, Host(name=name))
+        if name not in self._hosts:
+            self._hosts[name] = self.host_class(name=name)
+        return self._hosts[name]
 
     def get(self, name: str) -> Host | None:
         """The host of this name, if it is known."""

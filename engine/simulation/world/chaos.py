@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.resilience.messages import Asked, Slow, Wish
@@ -69,9 +70,8 @@ class Chaos:
         for name in group.members:
             if self._world.machines[name].bad:
                 chance = self._chance[Fault.BAD_HOST]
-                self._world.timeline.after(
-                    chance.expovariate(1 / 15.0), lambda name=name: self._fail_again(group, name)
-                )
+                lasts_s = chance.expovariate(1 / 15.0)
+                self._world.timeline.after(lasts_s, partial(self._fail_again, group, name))
 
     def _plan_next(self, fault: Fault) -> None:
         chance = self._chance[fault]

@@ -202,7 +202,7 @@ class ExecutorProcess:
         hello = Hello(
             host=self.name,
             incarnation=self.incarnation,
-            slots=self.world.scenario.ranks_per_host,
+            slots=self.world.scenario.slots(self.name),
             address=self.name,
             generation=self.core.generation,
             attempt=self.core.attempt,
@@ -262,7 +262,7 @@ class ExecutorProcess:
     # -- its ranks ---
 
     def _run(self, order: Start) -> None:
-        self.world.invariants.ran(self)
+        self.world.invariants.ran(self, order)
         self._drop_ranks()
         self.unheard.clear()
         self._unheard_of = order.attempt

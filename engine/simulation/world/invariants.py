@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.resilience.driver import Phase
-from engine.resilience.effects import Tell
-from engine.resilience.messages import Beat, Start
+from engine.resilience.effects import Note, Tell
+from engine.resilience.messages import Check, Checked, Start
+from engine.simulation.world.scenario import Fault
 from engine.simulation.world.training import right
 
 if TYPE_CHECKING:
     from engine.resilience.effects import Effect, Finish
     from engine.resilience.executor import Action
-    from engine.resilience.messages import Event, Order
+    from engine.resilience.messages import Beat, Event, Order
     from engine.simulation.world.drivers import DriverProcess
     from engine.simulation.world.executors import ExecutorProcess
     from engine.simulation.world.training import Corruption, Group, HostRanks
@@ -51,6 +52,7 @@ class Invariants:
         self._lost_s: dict[str, float] = {}
         self._stepped = 0
         self._started = 0
+        self._checks: dict[str, int] = {}
 
     def fail(self, what: str) -> None:
         """Raises Broken."""
@@ -64,8 +66,11 @@ class Invariants:
             self.fail("an order of a replaced driver is obeyed")
         process.obeys = max(process.obeys, order.generation)
 
-    def ran(self, process: ExecutorProcess) -> None:
+    def ran(self, process: ExecutorProcess, order: Start) -> None:
         """It starts ranks."""
+        count = next(place.count for place in order.places if place.host == process.name)
+        if count > self._world.scenario.slots(process.name):
+            self.fail("a host gets more ranks than it has slots")
         if process.ranks is not None and process.ranks.present:
             self.fail("ranks of two attempts on one host")
         if process.examining:
@@ -128,15 +133,30 @@ class Invariants:
         if driver is not self._world.drivers.newest:
             return
         for effect in effects:
-            if isinstance(effect, Tell) and isinstance(effect.order, Start):
-                self._start(driver, effect.order)
+            match effect:
+                case Tell(order=Start() as order):
+                    self._start(driver, effect.host, order)
+                case Tell(order=Check() as check):
+                    self._checks[effect.host] = check.number
+                case Note(name="phase", facts={"phase": Phase.RUNNING}):
+                    self._run(driver.core.attempt)
+                case Note(name="host.checked") if isinstance(event, Checked):
+                    if self._checks.get(event.host) != event.number:
+                        self.fail("the verdict of an old examination is taken")
         if driver.core.past.acknowledged > self.acknowledged:
             self._acknowledge(driver)
         if driver.core.phase is not Phase.OVER:
             self._left_out(driver)
 
-    def _start(self, driver: DriverProcess, order: Start) -> None:
+    def _run(self, attempt: int) -> None:
+        group = self._world.groups.get(attempt)
+        if group is None or group.begun_s is None:
+            self.fail("an attempt is taken to run that has not begun")
+
+    def _start(self, driver: DriverProcess, host: str, order: Start) -> None:
         """A new attempt: does it go on from where it must?"""
+        if driver.core.roster[host].blocked_until_s is None:
+            self.fail("a host that a person has evicted gets ranks")
         if order.attempt == self._started:
             return
         self._started = order.attempt
@@ -188,6 +208,8 @@ class Invariants:
             self._finished_rightly(looping)
         elif not finish.reason.startswith("crash loop"):
             self.fail(f"the job failed: {finish.reason}")
+        elif looping and self._world.faults[Fault.EVERY_TIME] != driver.core.config.loop_after:
+            self.fail("a crash loop is not ended when it should")
         elif not looping and not self._world.faults_without_progress(self.progress_s):
             self.fail("sound job is called a crash loop")
 

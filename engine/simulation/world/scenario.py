@@ -66,6 +66,7 @@ class Scenario:
         standbys: hosts beyond those that train.
         every_s: of each kind of fault, the mean time between two.
         fails_at: the step at which a rank fails every time; 0: none.
+        small: whether one of the standbys has too few slots.
     """
 
     seed: int
@@ -75,6 +76,11 @@ class Scenario:
     last_step: int
     every_s: dict[Fault, float]
     fails_at: int = 0
+    small: bool = False
+
+    def slots(self, host: str) -> int:
+        """Ranks that a host can run."""
+        return self.ranks_per_host - int(self.small and host == self.hosts[0])
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -93,11 +99,13 @@ def draw(seed: int) -> Scenario:
     every_s = _rates(chance)
     last_step = chance.randint(30, 60)
     fails_at = chance.randint(2, last_step) if every_s.pop(Fault.EVERY_TIME, 0.0) else 0
+    standbys = chance.choice((0, 1, 1, 2, 3))
     return Scenario(
         seed=seed,
         config=_config(chance),
         ranks_per_host=chance.choice((1, 2)),
-        standbys=chance.choice((0, 1, 1, 2, 3)),
+        standbys=standbys,
+        small=standbys > 0 and chance.random() < 0.2,
         last_step=last_step,
         every_s=every_s,
         fails_at=fails_at,
