@@ -1,0 +1,1 @@
+"""A training job in simulated time: the driver that ships, failures, and what each step costs."""
