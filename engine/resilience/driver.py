@@ -203,6 +203,8 @@ class Driver:
             for done in beat.done:
                 if done.rank == 0:
                     self.ledger.step(done)
+        if self._watch is None and beat.done:
+            self._begin_watch(now)
         if self._watch is not None:
             for incident in self._watch.beat(beat, now):
                 self._find(incident, now)

@@ -19,6 +19,8 @@ class BenchOptions:
         ranks: how many.
         tune: whether to look for the fastest choices first, which later runs use.
         plot: a PNG to draw.
+        simulated: whether to simulate what is measured live else.
+        seeds: of a simulation.
     """
 
     device: Literal["cpu", "cuda"] = "cpu"
@@ -26,3 +28,5 @@ class BenchOptions:
     ranks: int = 2
     tune: bool = False
     plot: Path | None = None
+    simulated: bool = False
+    seeds: int = 10_000

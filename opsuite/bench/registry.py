@@ -67,6 +67,12 @@ BENCHES = {
             rounds=10,
         ),
         Bench(
+            name="drills",
+            question="does a job survive every fault, and end with the right state?",
+            rounds=1,
+            has_options=True,
+        ),
+        Bench(
             name="equivalence",
             question="do all meshes of tp, pp and dp learn what one process learns?",
             rounds=1,

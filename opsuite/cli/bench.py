@@ -32,6 +32,12 @@ def bench(
         bool, typer.Option("--tune", help="overlap: find the fastest choices; runs use them.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="overlap: draw this PNG.")] = None,
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="drills: simulate the job and all faults.")
+    ] = False,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=10_000_000, help="drills: how many to simulate.")
+    ] = 10_000,
 ) -> None:
     """Measure a benchmark; exits with 1 where a target is missed."""
     from opsuite.bench.options import BenchOptions
@@ -46,7 +52,15 @@ def bench(
         else:
             print_data(render_table(["bench", "question"], [tuple(b.values()) for b in listed]))
         return
-    options = BenchOptions(device=device, shapes=shapes, ranks=ranks, tune=tune, plot=plot)
+    options = BenchOptions(
+        device=device,
+        shapes=shapes,
+        ranks=ranks,
+        tune=tune,
+        plot=plot,
+        simulated=simulated,
+        seeds=seeds,
+    )
     result = make_result(name, find_bench(name).measure(rounds, options))
     if json:
         print_json(result.to_json())

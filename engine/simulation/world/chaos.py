@@ -224,7 +224,8 @@ class Chaos:
         return False  # counted when it hangs
 
     def _evict(self, fault: Fault, chance: Random) -> bool:
-        if not self._world.scenario.standbys:
+        scenario = self._world.scenario
+        if scenario.standbys <= int(scenario.small):  # nobody could take its place
             return False
         machine = self._machine(chance)
         return self._ask(Asked(wish=Wish.EVICT, host=machine.name), machine)

@@ -103,8 +103,10 @@ class DriverProcess:
             self.leave()  # what was written before
         effects = self.core.handle(event, self.world.timeline.now)
         self.world.trace(f"driver{self.generation}", event, effects)
-        self.world.invariants.driver_handled(self, event, effects)
-        if self.doom is not None and any(isinstance(effect, Tell) for effect in effects):
+        doomed = self.doom is not None and any(isinstance(effect, Tell) for effect in effects)
+        if not (doomed and self.doom is Fault.DRIVER_TORN):
+            self.world.invariants.driver_handled(self, event, effects)
+        if doomed:
             self._crash(effects)
             return
         for effect in effects:

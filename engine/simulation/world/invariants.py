@@ -95,8 +95,9 @@ class Invariants:
             self.fail("ranks of one attempt resume from different states")
         entered = [each for each in self.corruptions if each.step <= group.step]
         if state == right(group.step):
-            if len(group.members) + 1 == len(group.order.places):
-                self.corruptions.clear()  # what was wrong is given up
+            if self.corruptions and len(group.members) + 1 == len(group.order.places):
+                self.corruptions.clear()  # what was wrong is given up, and all after it
+                self.acknowledged = min(self.acknowledged, group.step)
                 self.tainted = False
         elif self.tainted:
             return

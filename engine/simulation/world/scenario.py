@@ -119,7 +119,7 @@ def _rates(chance: Random) -> dict[Fault, float]:
     if Fault.EVERY_TIME in kinds:  # alone: else other faults may end the job before
         kinds = [Fault.EVERY_TIME]
     slow_down = max(1.0, most / 3)  # a job that faults all the time does nothing else
-    return {kind: chance.uniform(20.0, 120.0) * slow_down for kind in kinds}
+    return {kind: chance.uniform(8.0, 60.0) * slow_down for kind in kinds}
 
 
 def _config(chance: Random) -> ResilienceConfig:
@@ -128,15 +128,15 @@ def _config(chance: Random) -> ResilienceConfig:
         recover=True,
         hosts=chance.choice((1, 2, 2, 3, 3)),
         snapshot_every=chance.choice((4, 5, 8)),
-        beat_s=1.0,
-        lost_after_s=5.0,
+        beat_s=2.0,
+        lost_after_s=7.0,
         reconnect_s=2.0,
         overdue_factor=4.0,
-        overdue_least_s=6.0,
+        overdue_least_s=8.0,
         start_s=40.0,
         stop_s=8.0,
         gather_s=10_000.0,
-        adopt_s=6.0,
+        adopt_s=8.0,
         orphan_s=40.0,
         check=chance.choice(("never", "suspects", "suspects", "always")),
         check_s=15.0,

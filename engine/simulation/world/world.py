@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from engine.simulation.world.executors import ExecutorProcess
 
 _SLICE_S = 5.0
+_RESUME_S = 60.0
 _LEAVE_S = 80.0
 """Within which executors leave when the job is over, be it for want of a driver."""
 
@@ -137,11 +138,17 @@ class World:
         for machine in self.machines.values():
             machine.bad = machine.stuck = machine.slow_start = False
             machine.hung_checks = 0
+        if self.drivers.newest is not None:
+            self.drivers.newest.doom = None
+        self._resume()
+
+    def _resume(self) -> None:
+        """People do not leave a job paused for ever, also where a driver heeds them late."""
         driver = self.drivers.newest
-        if driver is not None:
-            driver.doom = None
-            if driver.core.phase is Phase.PAUSED:
-                driver.awake(lambda: driver.handle(Asked(wish=Wish.RESUME)))
+        if driver is not None and driver.core.phase is Phase.PAUSED:
+            driver.awake(lambda: driver.handle(Asked(wish=Wish.RESUME)))
+        if not self.over:
+            self.timeline.after(_RESUME_S, self._resume)
 
     def _await_leave(self) -> None:
         """An executor must not outlive its job."""

@@ -1,0 +1,1 @@
+"""Drills: faults that a job must survive, simulated and live."""
