@@ -69,6 +69,7 @@ class Job:
         self._replaced = 0
         self._attempts = 0
         self._begins: dict[int, float] = {}
+        self._beaten_s = 0.0
         self._seen = (0, Phase.OVER, 0.0)
         self._spent = dict.fromkeys(Spent, 0.0)
         self._incidents: Counter[str] = Counter()
@@ -108,9 +109,11 @@ class Job:
             self.beat(self.timeline.now)
         self.handle(event, self.timeline.now)
 
-    def beat(self, now: float) -> None:
-        """All hosts send a heartbeat."""
-        heartbeats(self.driver, self.hosts.values(), now)
+    def beat(self, now: float, *, news: bool = False) -> None:
+        """All hosts send a heartbeat, if it is time or there is news."""
+        if news or now - self._beaten_s >= self.costs.beat_s:
+            self._beaten_s = now
+            heartbeats(self.driver, self.hosts.values(), now)
 
     def handle(self, event: Event, now: float) -> None:
         """What the driver makes of an event."""

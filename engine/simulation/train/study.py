@@ -6,7 +6,7 @@ All variants meet the same failures, so that differences are between the variant
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from engine.simulation.train.estimate import Estimate
 from engine.simulation.train.job import Job
@@ -43,12 +43,14 @@ KNOBS = {
 """What can be halved and doubled: the costs that each is made of."""
 
 FAILURES = "rate of failures"
+EXAMINED = "which hosts are examined"
+CHECKS: tuple[Literal["suspects", "always"], ...] = ("suspects", "always")
 
 PARTS = {
     "copies in memory": ("snapshot_every", "snapshot_block_s", "copy_s"),
     "warm standbys": ("start_s", "stop_s", "replenish_s", "standbys"),
     "detection": KNOBS["detection time"],
-    "which hosts are examined": ("check", "check_s"),
+    f"{EXAMINED}, and how long": ("check", "check_s"),
 }
 """What one practice can take over from another: the costs that each is made of."""
 
@@ -80,7 +82,7 @@ class Change:
 
     Attributes:
         name: what was changed.
-        how: "halved", "doubled" or "as PRACTICE".
+        how: "halved", "doubled", the other value, or "as PRACTICE".
         effective: of the variant.
         gain: effective training time more than before, seed by seed.
     """
@@ -113,7 +115,7 @@ class Studies:
         return Study(costs=costs, outcomes=tuple(outcomes))
 
     def variants(self, costs: Costs) -> list[tuple[str, str, Costs, Load]]:
-        """Each knob halved and doubled; not what is nothing anyway."""
+        """Each knob halved and doubled, but for what is nothing anyway; and other examinations."""
         found = []
         for how, factor in (("halved", 0.5), ("doubled", 2.0)):
             for name, fields in KNOBS.items():
@@ -122,6 +124,8 @@ class Studies:
                     found.append((name, how, changed, self.load))
             rarer = replace(self.load, every_s=self.load.every_s / factor)
             found.append((FAILURES, how, costs, rarer))
+        others = [check for check in CHECKS if check != costs.check]
+        found += [(EXAMINED, check, replace(costs, check=check), self.load) for check in others]
         return found
 
     def what_if(self, study: Study) -> list[Change]:

@@ -90,7 +90,7 @@ class Training:
         for place in places:
             if (host := job.hosts.get(place.host)) is not None:
                 host.copies = self._copies((place, before[place.host]), step)
-        job.beat(job.timeline.now)
+        job.beat(job.timeline.now, news=True)
         job.driver.past.acknowledge(job.driver.roster.here, places)
 
     def _copies(self, places: tuple[Place, ...], step: int) -> tuple[Copy, ...]:

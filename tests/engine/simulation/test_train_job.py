@@ -136,7 +136,7 @@ def test_what_is_skipped_changes_nothing(shows: Shows, bad: bool) -> None:
 class Dense(Job):
     """Sends every heartbeat of every host."""
 
-    def beat(self, now: float) -> None:
+    def beat(self, now: float, *, news: bool = False) -> None:
         for host in list(self.hosts.values()):
             if not host.silent:
                 self.handle(
