@@ -96,7 +96,7 @@ OURS = Costs(
         "silent_s": "assumed: the digests of the next steps show it",
         "stop_s": "assumed: processes are killed",
         "check": _DEFAULT,
-        "check_s": "assumed: the default limit of an examination",
+        "check_s": "assumed: a minute",
         "start_s": f"published: {_BYTEROBUST}: 46-65 s by warm standby and hot update",
         "replenish_s": _REQUEUE,
         "standbys": "assumed: more than fail while one is replaced",
