@@ -160,7 +160,7 @@ class Driver:
             self._end_as("replaced", "a newer driver has taken over", now)
             return
         host = self.roster[hello.host]
-        if not host.takes(hello.incarnation, known=hello.incarnation in host.hellos):
+        if not host.takes(hello.incarnation):
             return
         self._welcome(host, hello, now)
         self.outbox.tell(host.name, Adopt(generation=self.generation))
@@ -177,20 +177,29 @@ class Driver:
 
     def _hear(self, beat: Beat, now: float) -> None:
         host = self.roster.get(beat.host)
-        hello = host.hellos.get(beat.incarnation) if host is not None else None
-        if host is None or hello is None or not host.takes(beat.incarnation, known=True):
-            return  # it was replaced, or will say hello
-        if host.incarnation != beat.incarnation:
-            self._welcome(host, hello, now)
-        new_copies = host.hear(beat, now)
+        if host is None:
+            return
+        here = self._recognise(host, beat, now)
+        new_copies = here and host.hear(beat, now)
         if self.course.has(host.name):
-            if beat.attempt == self.attempt:
+            if here and beat.attempt == self.attempt:
                 self._infer_beginning(beat, now)
-            if (beat.done_attempt or beat.attempt) == self.attempt:
+            if (beat.done_attempt or beat.attempt) == self.attempt:  # true also of a replaced one
                 self._listen(self.course.fresh(beat), now)
         if new_copies:
             self.past.acknowledge(self.roster.here, self.places)
-        self._reconcile(host, now)
+        if here:
+            self._reconcile(host, now)
+
+    def _recognise(self, host: Host, beat: Beat, now: float) -> bool:
+        """Whether it is the host's executor that is heard: it may be one that was replaced, or one
+        that has not said hello yet."""
+        hello = host.hellos.get(beat.incarnation)
+        if hello is None or not host.takes(beat.incarnation):
+            return False
+        if host.incarnation != beat.incarnation:
+            self._welcome(host, hello, now)
+        return True
 
     def _listen(self, beat: Beat, now: float) -> None:
         """A heartbeat of the attempt; one rank's steps speak for all: they step together.

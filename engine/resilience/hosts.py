@@ -22,8 +22,8 @@ class Host:
 
     Attributes:
         here: whether its executor is connected.
-        hellos: of all its executors that were heard of: the last is ``incarnation``, unless what
-            others said came late.
+        known: incarnations that it has had, this one among them.
+        hellos: of those that this driver has heard.
         gone_s: since when it is not.
         heard_s: when it was last heard.
         running: the attempt whose ranks it says it runs; 0: none. It may not have heard of a newer
@@ -57,16 +57,19 @@ class Host:
     check_begun_s: float = 0.0
     checked_s: float = 0.0
     accused_s: deque[float] = field(default_factory=deque)
+    known: set[str] = field(default_factory=set)
     hellos: dict[str, Hello] = field(default_factory=dict)
 
-    def takes(self, incarnation: str, *, known: bool) -> bool:
-        """Whether a word of an executor counts, ``known`` or not: one that was replaced may still
-        be heard. If none is here, whoever is heard is."""
-        return incarnation == self.incarnation or not self.here or not known
+    def takes(self, incarnation: str) -> bool:
+        """Whether an executor's word counts: one that was replaced may still be heard. If none is
+        here, whoever is heard is."""
+        replaced = incarnation in self.known and incarnation != self.incarnation
+        return not (replaced and self.here)
 
     def greet(self, hello: Hello, now: float) -> None:
         """Its executor is there."""
         self.hellos[hello.incarnation] = hello
+        self.known.add(hello.incarnation)
         self.here = True
         self.heard_s = now
         self.incarnation = hello.incarnation
@@ -83,7 +86,7 @@ class Host:
         """
         self.here = True
         self.heard_s = now
-        self.running = beat.attempt if beat.attempt > self.stopped else 0
+        self.running = beat.attempt
         before, self.copies = self.copies, beat.copies
         return before != beat.copies
 

@@ -130,7 +130,7 @@ class Roster:
             self.block(host, f"it failed its examination: {checked.detail}", now)
             return
         host.suspect = ""
-        if host.blocked:
+        if host.blocked and host.blocked_until_s is not None:  # else a person decides
             host.why_blocked = ""
             host.accused_s.clear()
             self._outbox.hook("undrain", host.name, "it passed its examination")
@@ -160,5 +160,6 @@ class Roster:
         for name, (why, until_s, offences, suspect, accused_s, incarnation) in past.items():
             host = self[name]
             host.incarnation = incarnation
+            host.known = {incarnation}
             host.why_blocked, host.blocked_until_s, host.offences = why, until_s, offences
             host.suspect, host.accused_s = suspect, deque(accused_s)

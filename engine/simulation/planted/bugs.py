@@ -20,7 +20,6 @@ _DRIVERS: tuple[type[Driver], ...] = (
     drivers.NumbersAnew,
     drivers.TakesAnyEnd,
     drivers.TakesAnyBeginning,
-    drivers.OneBeginsForAll,
     drivers.NeverRepeats,
     drivers.ForgetsRelease,
     drivers.EndsOnce,
@@ -38,12 +37,10 @@ _DRIVERS: tuple[type[Driver], ...] = (
     memory.LoopsLate,
     memory.LosesRestart,
     memory.CountsTwice,
-    memory.HearsTwice,
     hosts.BlocksForEver,
     hosts.NeverLetsIn,
     hosts.TakesAnyVerdict,
     hosts.NeverExamines,
-    hosts.NeverSilent,
     hosts.CountsLostCopies,
     hosts.UsesSmallHost,
     hosts.UsesEvictedHost,
@@ -57,7 +54,6 @@ _EXECUTORS: tuple[type[Executor], ...] = (
     executors.StartsWhileExamined,
     executors.NeverOrphaned,
     executors.LeaseByReceipt,
-    executors.WaitsForHungCheck,
 )
 BUGS: dict[str, Parts] = {
     **{each.__name__: Parts(driver=each) for each in _DRIVERS},

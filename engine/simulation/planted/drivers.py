@@ -52,14 +52,6 @@ class TakesAnyBeginning(Driver):
         super()._note_beginning(replace(began, attempt=self.attempt), now)
 
 
-class OneBeginsForAll(Driver):
-    """The first host that begins is taken for all."""
-
-    def _note_beginning(self, began: Began, now: float) -> None:
-        for host in self.course.hosts:
-            super()._note_beginning(replace(began, host=host), now)
-
-
 class NeverRepeats(Driver):
     """An order that was lost is not given again."""
 
@@ -103,12 +95,3 @@ class DeafWhileStopping(Driver):
     def _find(self, incident: Incident, now: float) -> None:
         if self.phase is not Phase.STOPPING:
             super()._find(incident, now)
-
-
-class DropsNumeric(Driver):
-    """Steps that come before all ranks are known to have begun are not judged."""
-
-    def _begin_watch(self, now: float) -> None:
-        super()._begin_watch(now)
-        if self._watch is not None:
-            self._watch.sight.step = 0

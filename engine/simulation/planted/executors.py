@@ -63,11 +63,3 @@ class LeaseByReceipt(Executor):
             self._ending = False
             self._heard_s = now
         return []
-
-
-class WaitsForHungCheck(Executor):
-    """A self-check that hangs keeps ranks from starting for ever."""
-
-    def handle(self, happening: Happening, now: float) -> list[Action]:
-        self._examining_until_s = float("inf")
-        return super().handle(happening, now)

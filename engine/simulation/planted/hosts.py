@@ -11,7 +11,7 @@ from engine.resilience.roster import Roster
 
 if TYPE_CHECKING:
     from engine.resilience.cause import Incident
-    from engine.resilience.messages import Beat, Checked
+    from engine.resilience.messages import Beat, Checked, Hello
 
 
 class _BlocksForEver(Roster):
@@ -70,25 +70,22 @@ class NeverExamines(Driver):
     roster_class = _NeverHurries
 
 
-class _NeverSilent(Roster):
-    def tend(self, now: float) -> None:
-        for host in self:
-            host.heard_s = now
-        super().tend(now)
-
-
-class NeverSilent(Driver):
-    """A host that is silent is taken to be there."""
-
-    roster_class = _NeverSilent
-
-
 class _KeepsCopies(Host):
+    def greet(self, hello: Hello, now: float) -> None:
+        before = self.copies
+        super().greet(hello, now)
+        self.copies = (*before, *hello.copies)
+
     def hear(self, beat: Beat, now: float) -> bool:
-        known = set(self.copies)
+        before = self.copies
         super().hear(beat, now)
-        self.copies = tuple(sorted(known.union(beat.copies), key=repr))
+        self.copies = tuple(dict.fromkeys((*before, *beat.copies)))
         return True
+
+    def leave(self, now: float) -> None:
+        before = self.copies
+        super().leave(now)
+        self.copies = before
 
 
 class _RosterKeepsCopies(Roster):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engine.resilience.course import Course
 from engine.resilience.crash_loop import CrashLoop
 from engine.resilience.driver import Driver
 from engine.resilience.ledger import Ledger, Spent
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from engine.resilience.cause import Incident
     from engine.resilience.hosts import Host
-    from engine.resilience.messages import Beat, Copy, Place
+    from engine.resilience.messages import Copy, Place
 
 
 class _AcknowledgesOwnCopies(Past):
@@ -153,15 +152,3 @@ class CountsTwice(Driver):
     """The ledger accounts the start as two things."""
 
     ledger_class = _CountsTwice
-
-
-class _HearsOnce(Course):
-    def fresh(self, beat: Beat) -> Beat:
-        super().fresh(beat)
-        return beat
-
-
-class HearsTwice(Driver):
-    """Steps that are told again are counted again."""
-
-    course_class = _HearsOnce

@@ -153,7 +153,8 @@ class Chaos:
 
     def _freeze_host(self, fault: Fault, chance: Random) -> bool:
         machine = self._machine(chance)
-        machine.frozen_s = self._world.timeline.now + chance.choice((3.0, 10.0, 60.0))
+        until_s = self._world.timeline.now + chance.choice((3.0, 10.0, 60.0))
+        machine.frozen_s = max(machine.frozen_s, until_s)
         self._world.invariants.lost(machine.name, machine.frozen_s)
         return True
 
@@ -162,7 +163,8 @@ class Chaos:
         process = self._machine(chance).process
         if process is None or self._world.scenario.config.hosts == 1:
             return False
-        process.frozen_s = self._world.timeline.now + chance.choice((3.0, 10.0, 60.0))
+        until_s = self._world.timeline.now + chance.choice((3.0, 10.0, 60.0))
+        process.frozen_s = max(process.frozen_s, until_s)
         self._world.invariants.lost(process.name, process.frozen_s)
         return True
 
@@ -188,7 +190,7 @@ class Chaos:
             return False
         driver.leave()
         now, timeline = self._world.timeline.now, self._world.timeline
-        driver.frozen_s = now + chance.uniform(5.0, 60.0)
+        driver.frozen_s = max(driver.frozen_s, now + chance.uniform(5.0, 60.0))
         timeline.after(chance.uniform(3.0, 30.0), lambda: self._world.drivers.replace(driver))
         return True
 

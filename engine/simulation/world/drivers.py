@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.resilience.effects import FindOnDisk, Finish, Tell
-from engine.resilience.messages import Disconnected, OnDisk, Tick
+from engine.resilience.messages import Disconnected, OnDisk, Start, Tick
 from engine.simulation.world.scenario import Fault
 
 if TYPE_CHECKING:
@@ -119,9 +119,9 @@ class DriverProcess:
         if current is None or current[1].number <= connection.number:
             self._current[process.name] = (process, connection)
         self.handle(hello)
-        again = self._last_order.get(process.name)
+        again = self._last_order.get(process.incarnation)
         if again is not None and self.world.chance("network").random() < 0.2:
-            self._send(process.name, again)  # what was sent before is sent once more
+            connection.down(lambda: process.order(again))  # what was sent before comes once more
 
     def _hear(self, process: ExecutorProcess, connection: Connection, beat: Beat) -> None:
         self.handle(beat)
@@ -168,10 +168,12 @@ class DriverProcess:
         self.handle(OnDisk(step=self.world.disk.newest_whole(at_most)))
 
     def _send(self, host: str, order: Order) -> None:
-        self._last_order[host] = order
         current = self._current.get(host)
         if current is not None:
             process, connection = current
+            self._last_order[process.incarnation] = order
+            if isinstance(order, Start):
+                self.world.invariants.began(self, order)
             connection.down(lambda: process.order(order))
 
 
@@ -193,6 +195,7 @@ class Drivers:
             self.newest.leave()
         process = DriverProcess(self._world, self.generation + 1)
         self.newest = process
+        self._world.invariants.took_over(process)
         process.tick()
         return process
 

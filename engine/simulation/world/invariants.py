@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from engine.resilience.driver import Phase
 from engine.resilience.effects import Note, Tell
-from engine.resilience.messages import Check, Checked, Start
+from engine.resilience.messages import Check, Checked, Ended, Start
 from engine.simulation.world.scenario import Fault
 from engine.simulation.world.training import right
 
@@ -53,6 +53,8 @@ class Invariants:
         self._stepped = 0
         self._started = 0
         self._checks: dict[str, int] = {}
+        self._told: dict[int, int] = {}
+        self._ordered: dict[int, int] = {}
 
     def fail(self, what: str) -> None:
         """Raises Broken."""
@@ -134,20 +136,39 @@ class Invariants:
         if driver is not self._world.drivers.newest:
             return
         for effect in effects:
-            match effect:
-                case Tell(order=Start() as order):
-                    self._start(driver, effect.host, order)
-                case Tell(order=Check() as check):
-                    self._checks[effect.host] = check.number
-                case Note(name="phase", facts={"phase": Phase.RUNNING}):
-                    self._run(driver.core.attempt)
-                case Note(name="host.checked") if isinstance(event, Checked):
-                    if self._checks.get(event.host) != event.number:
-                        self.fail("the verdict of an old examination is taken")
-        if driver.core.past.acknowledged > self.acknowledged:
-            self._acknowledge(driver)
+            self._see(driver, event, effect)
+        step = driver.core.past.acknowledged
+        before = self._told.setdefault(driver.generation, step)
+        self._told[driver.generation] = step
+        if step > before:
+            self._acknowledge(driver, step)
         if driver.core.phase is not Phase.OVER:
             self._left_out(driver)
+
+    def _see(self, driver: DriverProcess, event: Event, effect: Effect) -> None:
+        """Whether one effect may follow from an event."""
+        match effect:
+            case Tell(order=Start() as order):
+                self._start(driver, effect.host, order)
+            case Tell(order=Check() as check):
+                self._checks[effect.host] = check.number
+            case Note(name="phase", facts={"phase": Phase.RUNNING}):
+                self._run(driver.core.attempt)
+            case Note(name="incident") if isinstance(event, Ended):
+                if event.attempt != effect.facts["attempt"]:
+                    self.fail("the end of an old attempt is taken for that of the new")
+            case Note(name="host.checked") if isinstance(event, Checked):
+                if self._checks.get(event.host) != event.number:
+                    self.fail("the verdict of an old examination is taken")
+
+    def began(self, driver: DriverProcess, order: Start) -> None:
+        """An order to start is sent."""
+        self._ordered[driver.generation] = order.attempt
+
+    def took_over(self, driver: DriverProcess) -> None:
+        """A new driver begins with what the one before has written."""
+        if driver.core.attempt < self._ordered.get(driver.generation - 1, 0):
+            self.fail("a driver does not know of an attempt that the one before has begun")
 
     def _run(self, attempt: int) -> None:
         group = self._world.groups.get(attempt)
@@ -170,9 +191,9 @@ class Invariants:
                 self.fail("an acknowledged step is lost")
             self.acknowledged = order.step
 
-    def _acknowledge(self, driver: DriverProcess) -> None:
+    def _acknowledge(self, driver: DriverProcess, step: int) -> None:
         """Whether every rank's copy is where the loss of its host does not reach it."""
-        step = self.acknowledged = driver.core.past.acknowledged
+        self.acknowledged = step
         self._acknowledged_s = self._world.timeline.now
         places = driver.core.places
         for place in places:

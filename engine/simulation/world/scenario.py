@@ -118,6 +118,8 @@ def _rates(chance: Random) -> dict[Fault, float]:
     kinds = chance.sample(list(Fault), most)
     if Fault.EVERY_TIME in kinds:  # alone: else other faults may end the job before
         kinds = [Fault.EVERY_TIME]
+    if Fault.DAMAGE in kinds and most > 1 and Fault.EXECUTOR not in kinds:
+        kinds.append(Fault.EXECUTOR)  # the disk is needed when memory is lost
     slow_down = max(1.0, most / 3)  # a job that faults all the time does nothing else
     return {kind: chance.uniform(8.0, 60.0) * slow_down for kind in kinds}
 

@@ -121,7 +121,7 @@ class Group:
     def _begin(self) -> None:
         now = self._world.timeline.now
         self.begun_s = self._step_begun_s = now
-        for ranks in self.members.values():
+        for ranks in list(self.members.values()):
             ranks.step = self.step
             ranks.process.begin(ranks)
         self._world.chaos.began(self)
