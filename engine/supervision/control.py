@@ -10,21 +10,20 @@ against its schema; what is not understood is answered, and changes nothing.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import os
 import socket
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from collectors.daemon import endpoint
 from collectors.errors import TimedOut, Unreachable, UsageError
+from collectors.settings import Settings
 from engine.resilience.messages import VERSION, Asked, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 _MOST_BYTES = 1 << 20
 _ANSWER_S = 10.0
@@ -42,9 +41,9 @@ class Request(BaseModel):
 
 
 def socket_path(run: Path) -> Path:
-    """Of a run's control socket: short, and in a directory of this user's alone."""
-    name = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:24]
-    return Path(tempfile.gettempdir()) / f"opsuite-control-{os.getuid()}" / f"{name}.sock"
+    """Of a run's control socket."""
+    runtime = Settings.from_environment().runtime
+    return endpoint.socket_path(run, runtime=runtime, group=None)
 
 
 class ControlSocket:
@@ -64,20 +63,15 @@ class ControlSocket:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        """Listen; a socket that an earlier driver left is replaced."""
-        self._path.parent.mkdir(mode=0o700, exist_ok=True)
-        facts = self._path.parent.stat()
-        if facts.st_uid != os.getuid() or facts.st_mode & 0o077:
-            raise UsageError(
-                "the directory of control sockets is open to others",
-                where=str(self._path.parent),
-                remedy="remove it, or set TMPDIR",
-            )
-        self._path.unlink(missing_ok=True)
+        """Listen; a socket that an earlier driver left is replaced.
+
+        Raises:
+            StorageError: its directory is somebody else's, or cannot be made.
+        """
+        listener = endpoint.listen(self._path, None)
         self._server = await asyncio.start_unix_server(
-            self._serve, str(self._path), limit=_MOST_BYTES
+            self._serve, sock=listener, limit=_MOST_BYTES
         )
-        self._path.chmod(0o600)
 
     def close(self) -> None:
         """Listen no more."""

@@ -198,7 +198,7 @@ class DriverProcess:
         facts = {
             "status": finish.status,
             "reason": finish.reason,
-            "attempts": self._driver.attempt,
+            "attempts": self._driver.attempts,
             "wall_s": ledger.wall_s,
             "effective": ledger.effective,
             "spent_s": spent,
