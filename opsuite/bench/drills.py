@@ -1,10 +1,9 @@
-"""Faults that a job must survive: thousands of simulated seeds (``--simulated``)."""
+"""Faults that a job must survive: real ones, or thousands of simulated seeds (``--simulated``)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collectors.errors import UsageError
 from opsuite.bench.options import BenchOptions
 
 if TYPE_CHECKING:
@@ -12,14 +11,12 @@ if TYPE_CHECKING:
 
 
 def measure(rounds: int, options: BenchOptions | None = None) -> list[Row]:
-    """Of a simulated job, each seed once.
-
-    Raises:
-        UsageError: live drills were asked for.
-    """
+    """Each class of faults ``rounds`` times in a live job; or simulated ones, each seed once."""
     options = options or BenchOptions()
     if not options.simulated:
-        raise UsageError("there are no live drills yet", remedy="add --simulated")
+        from opsuite.bench.drilling.live import measure_live
+
+        return measure_live(rounds)
     from opsuite.bench.drilling.simulated import measure as measure_simulated
 
     return measure_simulated(options.seeds)
