@@ -12,7 +12,6 @@ next heartbeat shows that it was not carried out.
 from __future__ import annotations
 
 from collections import deque
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from engine.resilience.cause import NUMERIC, Cause, Incident
@@ -20,6 +19,7 @@ from engine.resilience.course import Course
 from engine.resilience.crash_loop import CrashLoop
 from engine.resilience.effects import Finish, Outbox
 from engine.resilience.failure import explain
+from engine.resilience.fence import may_go_on, unstopped
 from engine.resilience.hosts import assign
 from engine.resilience.ledger import Ledger, Spent
 from engine.resilience.messages import (
@@ -41,6 +41,7 @@ from engine.resilience.messages import (
 )
 from engine.resilience.numbering import before_first
 from engine.resilience.past import Past
+from engine.resilience.phase import WITH_RANKS, Phase
 from engine.resilience.roster import Roster
 from engine.resilience.rules.numbers import REMEMBERED
 from engine.resilience.rules.rule import Attempt
@@ -55,26 +56,10 @@ if TYPE_CHECKING:
     from engine.resilience.messages import Event, Place
     from engine.resilience.recovery_point import RecoveryPoint
 
+__all__ = ["Driver", "Phase"]
+
 _AGAIN_S = 2.0  # after which an order that was not carried out is given again
 _BETTER_WORD_S = 1.5  # who lost a peer is not the cause: who is, may be told meanwhile
-
-
-class Phase(StrEnum):
-    """What a driver is about."""
-
-    ADOPTING = "adopting"
-    """It is new, and executors that run ranks already are to find it."""
-    GATHERING = "gathering"
-    """There are too few hosts, or some are being examined."""
-    STARTING = "starting"
-    """Ranks were ordered, and have not begun their first step."""
-    RUNNING = "running"
-    STOPPING = "stopping"
-    PAUSED = "paused"
-    OVER = "over"
-
-
-_WITH_RANKS = (Phase.STARTING, Phase.RUNNING, Phase.ADOPTING)
 
 
 class Driver:
@@ -238,7 +223,7 @@ class Driver:
         host = self.roster.get(ended.host)
         if host is not None:
             host.stop(ended.attempt)
-        if ended.attempt != self.attempt or self.phase not in _WITH_RANKS:
+        if ended.attempt != self.attempt or self.phase not in WITH_RANKS:
             return
         if not ended.well:
             self._fail(ended, now)
@@ -351,7 +336,7 @@ class Driver:
 
     def _find(self, incident: Incident, now: float) -> None:
         """An incident: told, and if need be recovered from."""
-        if self.phase in _WITH_RANKS:
+        if self.phase in WITH_RANKS:
             self._note_incident(incident)
             if incident.recover:
                 self._recover(incident, now)
@@ -400,20 +385,10 @@ class Driver:
         self._pending = None
 
     def _await_stop(self, now: float) -> None:
-        """Ranks step together or not at all: it is enough that one host has surely none any more.
-
-        If none can be asked, each has ended them when it had not heard of a driver for long enough.
-        """
-        waited = now - self.since_s
         hosts = [self.roster[name] for name in self.course.hosts]
-        left = [host for host in hosts if host.here and host.stopped < self.attempt]
-        if left and waited <= self.config.stop_s:
+        if not may_go_on(hosts, self.attempt, now - self.since_s, self.config):
             return
-        fenced = not hosts or any(host.stopped >= self.attempt for host in hosts)
-        config = self.config
-        if not fenced and waited <= config.orphan_s + config.stop_s + config.lost_after_s:
-            return
-        for host in left:
+        for host in unstopped(hosts, self.attempt):
             self.roster.block(host, f"ranks did not end within {self.config.stop_s:g} s", now)
         self._gather(now)
 
@@ -511,7 +486,7 @@ class Driver:
         self.phase = Phase(past["phase"])
         if past["end"] is not None:
             self._end = Finish(status=past["end"][0], reason=past["end"][1])
-        if self.phase in _WITH_RANKS:
+        if self.phase in WITH_RANKS:
             self.phase = Phase.ADOPTING
             if self.ledger.doing is None:
                 self._begin_watch(now)
@@ -553,7 +528,7 @@ class Driver:
         if self.phase is Phase.OVER:
             return
         mine = self.course.has(host.name)
-        wanted = self.attempt if mine and self.phase in _WITH_RANKS else 0
+        wanted = self.attempt if mine and self.phase in WITH_RANKS else 0
         if host.running not in (0, wanted):
             self._forbid(host, host.running)
         elif mine and not wanted and host.stopped < self.attempt:

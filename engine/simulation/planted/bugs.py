@@ -19,7 +19,6 @@ _DRIVERS: tuple[type[Driver], ...] = (
     drivers.NoFence,
     drivers.NumbersAnew,
     drivers.TakesAnyEnd,
-    drivers.TakesAnyBeginning,
     drivers.NeverRepeats,
     drivers.ForgetsRelease,
     drivers.EndsOnce,
@@ -51,9 +50,7 @@ _EXECUTORS: tuple[type[Executor], ...] = (
     executors.ObeysAnyDriver,
     executors.StartsTwice,
     executors.StartsAgain,
-    executors.StartsWhileExamined,
     executors.NeverOrphaned,
-    executors.LeaseByReceipt,
 )
 BUGS: dict[str, Parts] = {
     **{each.__name__: Parts(driver=each) for each in _DRIVERS},

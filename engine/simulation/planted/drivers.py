@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from engine.resilience.driver import Driver, Phase
+from engine.resilience.driver import Driver
+from engine.resilience.phase import Phase
 
 if TYPE_CHECKING:
     from engine.resilience.cause import Incident
     from engine.resilience.hosts import Host
-    from engine.resilience.messages import Began, Ended, Place
+    from engine.resilience.messages import Ended, Place
     from engine.resilience.recovery_point import RecoveryPoint
 
 
@@ -43,13 +44,6 @@ class TakesAnyEnd(Driver):
 
     def _note_end(self, ended: Ended, now: float) -> None:
         super()._note_end(replace(ended, attempt=self.attempt), now)
-
-
-class TakesAnyBeginning(Driver):
-    """The beginning of an old attempt is taken for that of the new one."""
-
-    def _note_beginning(self, began: Began, now: float) -> None:
-        super()._note_beginning(replace(began, attempt=self.attempt), now)
 
 
 class NeverRepeats(Driver):

@@ -38,28 +38,8 @@ class StartsAgain(Executor):
         return super()._start(order)
 
 
-class StartsWhileExamined(Executor):
-    """Ranks do not wait for the end of a self-check."""
-
-    def _start_next(self) -> list[Action]:
-        self._examining = 0
-        return super()._start_next()
-
-
 class NeverOrphaned(Executor):
     """Ranks without a driver go on for ever."""
 
     def _orphaned(self, now: float) -> list[Action]:
-        return []
-
-
-class LeaseByReceipt(Executor):
-    """What was sent long ago renews the lease, after a host was frozen."""
-
-    def _orphaned(self, now: float) -> list[Action]:
-        lapsed = super()._orphaned(now)
-        if lapsed:
-            self._leaving = ""
-            self._ending = False
-            self._heard_s = now
         return []

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from engine.simulation.world.executors import Machine
+    from engine.simulation.world.machine import Machine
     from engine.simulation.world.training import Group
     from engine.simulation.world.world import World
 
@@ -191,6 +191,7 @@ class Chaos:
         driver.leave()
         now, timeline = self._world.timeline.now, self._world.timeline
         driver.frozen_s = max(driver.frozen_s, now + chance.uniform(5.0, 60.0))
+        timeline.at(driver.frozen_s, driver.flush)
         timeline.after(chance.uniform(3.0, 30.0), lambda: self._world.drivers.replace(driver))
         return True
 
@@ -219,7 +220,7 @@ class Chaos:
     # -- disks, self-checks, people ---
 
     def _damage(self, fault: Fault, chance: Random) -> bool:
-        return self._world.disk.damage()
+        return self._world.disk.damage(self._world.timeline.now)
 
     def _hang_check(self, fault: Fault, chance: Random) -> bool:
         self._machine(chance).hung_checks += 1

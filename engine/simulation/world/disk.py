@@ -14,12 +14,12 @@ class Disk:
     Attributes:
         checkpoints: the state by step, and whether the checkpoint is whole.
         left: by generation, what a driver has written last.
-        newest: generation of the newest driver that there is.
+        damaged_s: when one was damaged last.
     """
 
     checkpoints: dict[int, tuple[int, bool]] = field(default_factory=dict)
     left: dict[int, str] = field(default_factory=dict)
-    newest: int = 0
+    damaged_s: float = 0.0
 
     def save(self, step: int, state: int) -> None:
         """A checkpoint is published, in place of one of the same step."""
@@ -35,10 +35,11 @@ class Disk:
         whole = (step for step, (_, whole) in self.checkpoints.items() if whole)
         return max((step for step in whole if at_most is None or step <= at_most), default=0)
 
-    def damage(self) -> bool:
+    def damage(self, now: float) -> bool:
         """The newest checkpoint is not whole any more; whether there was one."""
         step = self.newest_whole(None)
         if step:
+            self.damaged_s = now
             self.checkpoints[step] = (self.checkpoints[step][0], False)
         return step > 0
 

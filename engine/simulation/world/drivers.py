@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.resilience.effects import FindOnDisk, Finish, Tell
@@ -111,6 +112,13 @@ class DriverProcess:
             return
         for effect in effects:
             self._carry_out(effect)
+
+    def flush(self) -> None:
+        """It wakes up: what was stuck in its buffers is sent."""
+        for process, connection in self._current.values():
+            order = self._last_order.get(process.incarnation)
+            if order is not None:
+                connection.down(partial(process.order, order))
 
     # -- how ---
 

@@ -1,4 +1,4 @@
-"""Hosts, and the processes on them that run executors: real state machines in a simulated host."""
+"""The process that runs an executor: the real state machine on a simulated host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.resilience.executor import (
     TimePassed,
 )
 from engine.resilience.messages import Beat, Checked, Ended, Hello, Order, Resume
-from engine.simulation.world.network import Connection, Link
+from engine.simulation.world.network import Connection
 from engine.simulation.world.scenario import Fault
 from engine.simulation.world.training import HostRanks
 
@@ -29,52 +29,12 @@ if TYPE_CHECKING:
     from engine.resilience.executor import Action, Happening
     from engine.resilience.messages import Check, Copy, Report, Start, StepDone
     from engine.simulation.world.drivers import DriverProcess
+    from engine.simulation.world.machine import Machine
     from engine.simulation.world.world import World
 
 _KEPT = 3
 """Copies of each rank that an executor keeps."""
 _RETRY_S = (0.2, 2.0)
-
-
-class Machine:
-    """A host.
-
-    Attributes:
-        frozen_s: until then nothing runs on it.
-        bad: whether its ranks fail again and again.
-        hung_checks: how many of the next self-checks will not end.
-        stuck: whether ranks that are to end will not.
-    """
-
-    def __init__(self, world: World, name: str) -> None:
-        self.world = world
-        self.name = name
-        self.link = Link()
-        self.frozen_s = 0.0
-        self.bad = False
-        self.hung_checks = 0
-        self.stuck = False
-        self.slow_start = False
-        self.evicted = False
-        self.incarnations = 0
-        self.process: ExecutorProcess | None = None
-
-    def boot(self) -> None:
-        """Start an executor, unless there is one."""
-        if self.process is None:
-            self.incarnations += 1
-            incarnation = f"{self.name}#{self.incarnations}"
-            process = self.process = ExecutorProcess(self.world, self, incarnation)
-            self.world.incarnations[incarnation] = process
-            process.awake(process.connect)
-            process.awake(process.tick)
-
-    @property
-    def busy_s(self) -> float:
-        """How long what keeps it from hearing still lasts."""
-        frozen_s = self.process.frozen_s if self.process is not None else 0.0
-        until_s = max(self.frozen_s, frozen_s, self.link.up_s, self.link.down_s)
-        return max(0.0, until_s - self.world.timeline.now)
 
 
 class ExecutorProcess:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.resilience.driver import Phase
 from engine.resilience.effects import Note, Tell
-from engine.resilience.messages import Check, Checked, Ended, Start
+from engine.resilience.messages import Check, Checked, Ended, Resume, Start
+from engine.resilience.phase import Phase
 from engine.simulation.world.scenario import Fault
 from engine.simulation.world.training import right
 
@@ -23,6 +23,8 @@ MOST_GAP = 0.005
 """Share of the wall clock that the ledger's causes may miss."""
 _STALE_S = 8.0
 """A driver may count on a host so long after it was lost."""
+_ASKED_S = 10.0
+"""A checkpoint may be used so long after it was found whole."""
 _LET_IN_S = 90.0
 """A host whose time is over is let in again within this."""
 
@@ -182,6 +184,10 @@ class Invariants:
         if order.attempt == self._started:
             return
         self._started = order.attempt
+        disk, now = self._world.disk, self._world.timeline.now
+        whole = order.resume is not Resume.DISK or disk.load(order.step) is not None
+        if not whole and now > disk.damaged_s + _ASKED_S:
+            self.fail("a checkpoint is used that was damaged long before")
         for corruption in self.corruptions:
             corruption.known = self._known(corruption)
         if order.step < self.acknowledged:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from engine.simulation.timeline import Timeline
 
 _LATENCY_S = (0.001, 0.08)
-LINGERS_S = 20.0
+LINGERS_S = 60.0
 """At most so long a closed connection still brings orders."""
 
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from engine.resilience.driver import Driver, Phase
+from engine.resilience.driver import Driver
 from engine.resilience.executor import Executor
 from engine.resilience.messages import Asked, Wish
+from engine.resilience.phase import Phase
 from engine.simulation.timeline import Timeline, stream
 from engine.simulation.world.chaos import Chaos
 from engine.simulation.world.disk import Disk
 from engine.simulation.world.drivers import Drivers
-from engine.simulation.world.executors import Machine
 from engine.simulation.world.invariants import Broken, Invariants
+from engine.simulation.world.machine import Machine
 from engine.simulation.world.scenario import CHAOS_S, HEALED_S, Fault, draw
 from engine.simulation.world.training import Group
 
