@@ -59,6 +59,45 @@ BUGS: dict[str, Parts] = {
 }
 """The state machines with each of them."""
 
+SHOWN_BY = {
+    "DoesNotAwaitStop": 259,
+    "NoFence": 259,
+    "NumbersAnew": 74,
+    "TakesAnyEnd": 781,
+    "NeverRepeats": 190,
+    "ForgetsRelease": 0,
+    "EndsOnce": 441,
+    "TakesWrongPeer": 7,
+    "StartsEarly": 1225,
+    "DeafWhileStopping": 86,
+    "AcknowledgesOwnCopies": 0,
+    "MixesTimelines": 35,
+    "TrustsAnyState": 14,
+    "TrustsOneMore": 14,
+    "TrustsDisk": 99,
+    "TakesAnyCheckpoint": 117,
+    "ForgetsLimit": 337,
+    "NeverLoops": 4,
+    "LoopsLate": 4,
+    "LosesRestart": 1,
+    "CountsTwice": 0,
+    "BlocksForEver": 4,
+    "NeverLetsIn": 5,
+    "TakesAnyVerdict": 86,
+    "NeverExamines": 1,
+    "CountsLostCopies": 13,
+    "UsesSmallHost": 1,
+    "UsesEvictedHost": 13,
+    "StaysGone": 55,
+    "StopsByBeat": 259,
+    "ObeysAnyDriver": 19,
+    "StartsTwice": 347,
+    "StartsAgain": 4,
+    "NeverOrphaned": 2,
+    "WritesLate": 114,
+}
+"""Of each, the first seed that showed it when it was planted: where to look first."""
+
 
 def catch(name: str, seeds: Iterable[int]) -> Outcome | None:
     """The first seed that shows a bug; None: none did."""
