@@ -13,7 +13,7 @@ from engine.simulation.campaign import run_campaign
 from engine.simulation.world.scenario import Fault, draw
 from engine.simulation.world.world import World
 
-_SEEDS = 600
+_SEEDS = 500
 
 
 def test_no_invariant_breaks_in_hundreds_of_seeds_and_every_job_ends_well() -> None:
@@ -25,9 +25,9 @@ def test_no_invariant_breaks_in_hundreds_of_seeds_and_every_job_ends_well() -> N
     assert len(tally.tainted) < _SEEDS / 100
 
 
-def test_half_of_all_seeds_have_at_most_one_kind_of_fault() -> None:
+def test_at_least_half_of_all_seeds_have_at_most_one_kind_of_fault() -> None:
     kinds = Counter(len(draw(seed).every_s) for seed in range(1000))
-    assert 400 < kinds[0] + kinds[1] < 650
+    assert kinds[0] + kinds[1] > 500
 
 
 def test_a_seed_gives_the_same_trace_whatever_the_order_of_sets() -> None:
