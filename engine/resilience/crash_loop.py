@@ -24,6 +24,11 @@ class CrashLoop:
         self.step = -1
         self.signatures: list[list[object]] = []
 
+    @property
+    def goes_round(self) -> bool:
+        """Whether the last fault was not the first without progress."""
+        return len(self.signatures) > 1
+
     def add(self, incident: Incident, step: int) -> str:
         """A fault, when ``step`` was the best that the job had ever done; gives why the job should
         end, or ""."""

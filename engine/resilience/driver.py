@@ -163,9 +163,9 @@ class Driver(Recovery):
         """
         if self.ledger.doing is None:
             self.ledger.advance(now)
-            for done in beat.done:
-                if done.rank == 0:
-                    self.ledger.step(done)
+        for done in beat.done:
+            if done.rank == 0:
+                self.ledger.step(done)
         if self._watch is None and beat.done:
             self._begin_watch(now)
         if self._watch is not None:

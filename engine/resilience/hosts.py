@@ -32,6 +32,7 @@ class Host:
         ordered: the attempt that it was last told to start, and when.
         why_blocked: why it is left out, or "".
         blocked_until_s: until then; None: for ever. ``offences`` is how often it was.
+        drained: whether the site was told to give it no other work.
         suspect: why it is to be examined before it gets ranks, or "".
         checking: number of the examination that is going on; 0: none.
         check_begun_s: since when; 0.0: that is still to be noted.
@@ -52,6 +53,7 @@ class Host:
     why_blocked: str = ""
     blocked_until_s: float | None = 0.0
     offences: int = 0
+    drained: bool = False
     suspect: str = ""
     checking: int = 0
     check_begun_s: float = 0.0

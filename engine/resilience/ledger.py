@@ -65,6 +65,7 @@ class Ledger:
     best: int = 0
     excess_s: float = 0.0
     _training: _Training | None = None
+    _unexplained_s: float = 0.0  # of the last attempt, put down to detection so far
     _hour: deque[tuple[float, dict[Spent, float]]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -82,6 +83,7 @@ class Ledger:
         self._end_training(self.now_s, Spent.DETECTION)
         self.doing = None
         self._training = _Training(self.now_s)
+        self._unexplained_s = 0.0
 
     def finish(self, now: float) -> None:
         """The job is over; what came after the last step was writing its result."""
@@ -92,19 +94,23 @@ class Ledger:
     def step(self, done: StepDone) -> None:
         """One rank of the attempt has done a step."""
         training = self._training
-        if training is None:
-            return
+        passed = self._unexplained_s
+        if training is not None:
+            passed = max(0.0, self.now_s - training.since_s - training.accounted_s)
         again = done.step <= self.best
         self.best = max(self.best, done.step)
-        passed = max(0.0, self.now_s - training.since_s - training.accounted_s)
         seconds = min(done.seconds, passed)  # it may have begun before the driver heard so
+        if training is None:  # it was done before the fault, and is told after it
+            self._unexplained_s -= seconds
+            self._spend(Spent.DETECTION, -seconds)
+        else:
+            training.accounted_s += seconds
         data_s = min(done.data_s, seconds)
         checkpoint_s = min(done.checkpoint_s, seconds - data_s)
         self._spend(Spent.DATA, data_s)
         self._spend(Spent.CHECKPOINT, checkpoint_s)
         rest = seconds - data_s - checkpoint_s
         self._spend(Spent.RECOMPUTATION if again else Spent.PRODUCTIVE, rest)
-        training.accounted_s += seconds
         self.excess_s += done.seconds - seconds
 
     def advance(self, now: float) -> None:
@@ -117,7 +123,9 @@ class Ledger:
         training, self._training = self._training, None
         if training is None:
             return
-        self._spend(rest, max(0.0, now - training.since_s - training.accounted_s))
+        left = max(0.0, now - training.since_s - training.accounted_s)
+        self._spend(rest, left)
+        self._unexplained_s = left if rest is Spent.DETECTION else 0.0
 
     def _spend(self, cause: Spent, seconds: float) -> None:
         self.spent_s[cause] += seconds
@@ -159,6 +167,7 @@ class Ledger:
             "spent_s": {**self.spent_s},
             "best": self.best,
             "excess_s": self.excess_s,
+            "unexplained_s": self._unexplained_s,
             "training": [self._training.since_s, self._training.accounted_s]
             if self._training
             else None,
@@ -176,6 +185,7 @@ class Ledger:
             best=data["best"],
             excess_s=data["excess_s"],
         )
+        ledger._unexplained_s = data["unexplained_s"]
         ledger._training = _Training(*data["training"]) if data["training"] else None
         ledger._hour = deque((bucket, _spent(each)) for bucket, each in data["hour"])
         return ledger

@@ -45,11 +45,14 @@ class Recovery(Job):
             self._over("finished", f"after its last step: {incident.cause}", now)
             return
         self.roster.suspect(incident, now)
-        if self.config.check == "always":
-            self.roster.suspect_all(self.course.hosts, str(incident.cause))
         if why := self._loop.add(incident, self.ledger.best):
             self._over("failed", why, now)
             return
+        if self.config.check == "always":
+            self.roster.suspect_all(self.course.hosts, str(incident.cause))
+        elif self.config.check == "suspects" and self._loop.goes_round:
+            # Bad hardware shows as any error: what comes back is examined before it is a loop.
+            self.roster.suspect_all(incident.hosts or self.course.hosts, str(incident.cause))
         self._stop_ranks()
         self._enter(Phase.STOPPING, Spent.RESTART, now)
 

@@ -61,6 +61,8 @@ class Roster:
             return
         for name in incident.hosts:
             host = self[name]
+            if incident.cause is Cause.HOST_LOST:  # nobody else should be given it either
+                self._drain(host, incident.detail)
             if host.accuse(now) > self._config.accused_most:
                 self.block(host, f"{len(host.accused_s)} faults within an hour", now)
             elif incident.cause is Cause.SLOW:
@@ -84,7 +86,7 @@ class Roster:
         host.suspect = ""
         host.accused_s.clear()
         self._outbox.note("host.blocked", host=host.name, why=why)
-        self._outbox.hook("drain", host.name, why)
+        self._drain(host, why)
 
     def examine(self) -> bool:
         """Have suspects examined; whether an examination goes on that could free one."""
@@ -133,7 +135,15 @@ class Roster:
         if host.blocked and host.blocked_until_s is not None:  # else a person decides
             host.why_blocked = ""
             host.accused_s.clear()
+        if host.drained and not host.blocked:
+            host.drained = False
             self._outbox.hook("undrain", host.name, "it passed its examination")
+
+    def _drain(self, host: Host, why: str) -> None:
+        """Once, until it may come back."""
+        if not host.drained:
+            host.drained = True
+            self._outbox.hook("drain", host.name, why)
 
     def _check(self, host: Host, *, thorough: bool) -> None:
         self._checks += 1
@@ -151,15 +161,16 @@ class Roster:
                 host.suspect,
                 list(host.accused_s),
                 host.incarnation,
+                host.drained,
             ]
             for host in self
         }
 
     def take_over(self, past: Mapping[str, Any]) -> None:
         """Back from data."""
-        for name, (why, until_s, offences, suspect, accused_s, incarnation) in past.items():
+        for name, facts in past.items():
             host = self[name]
-            host.incarnation = incarnation
-            host.known = {incarnation}
-            host.why_blocked, host.blocked_until_s, host.offences = why, until_s, offences
-            host.suspect, host.accused_s = suspect, deque(accused_s)
+            host.why_blocked, host.blocked_until_s, host.offences, host.suspect = facts[:4]
+            host.accused_s = deque(facts[4])
+            host.incarnation, host.drained = facts[5:]
+            host.known = {host.incarnation}

@@ -99,6 +99,11 @@ BENCHES = {
             rounds=5,
         ),
         Bench(name="recorder", question="what does recording cost?", rounds=60),
+        Bench(
+            name="recovery",
+            question="what does a killed rank cost, warm, and by torchrun, cold?",
+            rounds=5,
+        ),
         Bench(name="startup", question="how long does `opsuite --help` take?", rounds=10),
         Bench(
             name="store",
