@@ -121,7 +121,9 @@ class Invariants:
             self.best, self.progress_s = group.step, self._world.timeline.now
 
     def told(self, driver: DriverProcess, beat: Beat) -> None:
-        """A driver has dealt with a heartbeat."""
+        """A driver has dealt with a heartbeat; what a replaced one learns is lost to the job."""
+        if driver is not self._world.drivers.newest:
+            return
         for corruption in self.corruptions:
             if corruption.attempt == beat.done_attempt:
                 told = {done.rank for done in beat.done if done.step == corruption.step}

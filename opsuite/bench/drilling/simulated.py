@@ -49,7 +49,7 @@ def _seed_rows(tally: Tally, wall_s: float) -> list[Row]:
     seeds = tally.seeds
     broken = [f"seed {seed}: {what}" for seed, what in sorted(tally.broken.items())[:_SHOWN]]
     ends = ", ".join(f"{count} {status}" for status, count in tally.statuses.most_common())
-    unseen = "a corruption whose numbers went with a process that ended; no driver could know"
+    unseen = "a corruption whose numbers went with a process that ended or was replaced"
     return [
         Row(name="seeds", value=seeds, unit="", rounds=seeds, note=f"jobs: {ends}"),
         Row(name="simulated time", value=tally.simulated_s / 3600, unit="h", rounds=seeds),
