@@ -81,18 +81,24 @@ class DriverProcess:
         self._channels: dict[str, Channel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
+        self._replaced = False
 
     async def main(self) -> None:
         """Until the job is over."""
         server = await asyncio.start_server(self._serve, self._address, 0)
         port = server.sockets[0].getsockname()[1]
         tell_address(self._run, f"{self._address}:{port}", self._state.generation)
-        self._note(Note(name="driver", facts={"generation": self._state.generation}))
+        name = "driver" if self._state.past is None else "driver-lost"
+        self._note(Note(name=name, facts={"generation": self._state.generation}))
         control = ControlSocket(self._run, self._ask, self._describe)
         await control.open()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._stop, number)
         while not self._over.is_set():
+            self._replaced = self._replaced or self._state.replaced
+            if self._replaced:  # the address, the control socket and the result are the newer one's
+                _log.info("a newer driver has taken over")
+                return
             self._happen(Tick())
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), _TICK_S)
@@ -114,7 +120,7 @@ class DriverProcess:
             self._channels[hello.host] = channel
             while True:
                 self._happen(report)
-                if isinstance(report, Beat) and report.done:
+                if isinstance(report, Beat):
                     await channel.send(HEARD + str(len(report.done)).encode())
                 report = REPORTS.validate_json(await channel.receive())
         except (OSError, EOFError, TimeoutError) as error:
@@ -127,11 +133,9 @@ class DriverProcess:
                 del self._channels[hello.host]
                 self._happen(Disconnected(host=hello.host, incarnation=hello.incarnation))
 
-    async def _send(self, host: str, order: Order) -> None:
-        channel = self._channels.get(host)
-        if channel is not None:
-            with suppress(OSError):  # its end is told by who reads from it
-                await channel.send(ORDERS.dump_json(order))
+    async def _send(self, channel: Channel, order: Order) -> None:
+        with suppress(OSError):  # its end is told by who reads from it
+            await channel.send(ORDERS.dump_json(order))
 
     # -- decisions ---
 
@@ -144,8 +148,9 @@ class DriverProcess:
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
-            case Tell():
-                self._spawn(self._send(effect.host, effect.order))
+            case Tell():  # to who is connected now: a later incarnation must not get it
+                if channel := self._channels.get(effect.host):
+                    self._spawn(self._send(channel, effect.order))
             case FindOnDisk():
                 self._spawn(self._find_on_disk(effect.at_most))
             case CallHook():
@@ -191,7 +196,7 @@ class DriverProcess:
 
     def _finish(self, finish: Finish) -> None:
         if finish.status == REPLACED:
-            self._over.set()
+            self._replaced = True
             return
         ledger = self._driver.ledger
         spent = {str(cause): seconds for cause, seconds in ledger.spent_s.items()}

@@ -46,6 +46,11 @@ class DriverState:
             break
         self.past = self._newest(sorted(known, reverse=True))
 
+    @property
+    def replaced(self) -> bool:
+        """Whether a newer driver has begun."""
+        return self._path(self.generation + 1).exists()
+
     def keep(self, state: dict[str, Any]) -> None:
         """Write down what the next driver must know.
 

@@ -149,6 +149,7 @@ class ExecutorProcess:
                 content = await channel.receive()
                 if content.startswith(HEARD):
                     del self._done[: int(content.removeprefix(HEARD))]
+                    self._happen(DriverHeard())
                 else:
                     self._happen(ORDERS.validate_json(content))
         finally:
@@ -168,7 +169,7 @@ class ExecutorProcess:
 
     async def _beat(self) -> None:
         while not self._over.is_set():
-            self._happen(DriverHeard() if self._channel is not None else TimePassed())
+            self._happen(TimePassed())
             self._tell_saved()
             await self._beat_once()
             await asyncio.sleep(self._config.resilience.beat_s)

@@ -121,7 +121,7 @@ CASES = (
         causes="corrupted weights",
     ),
     _case("executor-kill", "executor-kill:at_step={step},host={host}", causes="executor lost"),
-    _case("driver-kill", "driver-kill:at_step={step}", events=frozenset({"job.adopted"})),
+    _case("driver-kill", "driver-kill:at_step={step}", events=frozenset({"job.driver-lost"})),
     _case("network-cut", "network-cut:at_step={step},host={host},seconds=15", causes="host lost"),
     _case(
         "network-rate",
