@@ -18,7 +18,7 @@ _BFLOAT16 = {
     "A800": 312e12,
     "L40S": 362e12,
 }
-_SIZE, _TRIES = 1024, 3
+_SIZE, _TRIES = 1024, 10  # the best of many: others may use the machine too
 
 
 @dataclass(frozen=True, kw_only=True)

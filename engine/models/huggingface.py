@@ -189,10 +189,20 @@ def _features(data: dict[str, Any]) -> dict[str, bool]:
 
 
 def _window(data: dict[str, Any]) -> int:
-    """Qwens name a window and use it only if they say so."""
-    if data["architectures"][0] in (_QWEN2, _QWEN3) and not data.get("use_sliding_window"):
+    """Llamas have none, whatever they name; Qwens use theirs only if they say so, and not in the
+    first layers (``max_window_layers``)."""
+    kind = data["architectures"][0]
+    qwen = kind in (_QWEN2, _QWEN3)
+    if kind == _LLAMA or (qwen and not data.get("use_sliding_window")):
         return 0
+    if qwen and not data.get("layer_types") and _full_layers(data):
+        return 0  # all of them: a mixture is refused
     return data.get("sliding_window") or 0
+
+
+def _full_layers(data: dict[str, Any]) -> int:
+    """The first layers of a Qwen, which attend to all."""
+    return min(int(data.get("max_window_layers", 28)), int(data.get("num_hidden_layers", 0)))
 
 
 def _head_size(data: dict[str, Any]) -> int:
@@ -225,9 +235,8 @@ def _require_supported(data: dict[str, Any], path: Path) -> None:
             where=str(path),
             remedy=f"give a model whose architecture is one of: {', '.join(_KNOWN)}",
         )
-    rope_type = (data.get("rope_parameters") or data.get("rope_scaling") or {}).get(
-        "rope_type", "default"
-    )
+    rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
     refused = {
         "hidden_act": data.get("hidden_act", "silu") != "silu",
         "attention_bias": architectures != [_QWEN2] and bool(data.get("attention_bias")),
@@ -242,7 +251,11 @@ def _require_supported(data: dict[str, Any], path: Path) -> None:
 
 def _several_kinds(data: dict[str, Any]) -> bool:
     """Whether some layers attend to a window and some to all."""
-    return len(set(data.get("layer_types") or ())) > 1
+    if kinds := set(data.get("layer_types") or ()):
+        return len(kinds) > 1
+    if data["architectures"][0] not in (_QWEN2, _QWEN3) or not data.get("use_sliding_window"):
+        return False
+    return 0 < _full_layers(data) < int(data.get("num_hidden_layers", 0))
 
 
 def _weight_files(directory: Path) -> list[Path]:

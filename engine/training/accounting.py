@@ -64,15 +64,21 @@ class Achieved:
 
 
 class Accounting:
-    """Counts for the run on rank 0, and for each rank its memory."""
+    """Counts for the run on rank 0, and for each rank its memory.
 
-    def __init__(self, config: RunConfig, mesh: Mesh, recorder: Recorder) -> None:
+    Args:
+        pinned: whether each rank has cores of its own.
+    """
+
+    def __init__(
+        self, config: RunConfig, mesh: Mesh, recorder: Recorder, *, pinned: bool = False
+    ) -> None:
         self._mesh = mesh
         self._recorder = recorder
         self._tokens = config.tokens_per_step
         self.terms: Terms | None = None
         if mesh.rank == 0:
-            self.terms = _terms(config, mesh)
+            self.terms = _terms(config, mesh, pinned=pinned)
             recorder.event(ACCOUNTING, attributes={**asdict(self.terms), "text": str(self.terms)})
 
     def achieved(self, seconds: float, steps: int = 1) -> Achieved | None:
@@ -95,11 +101,11 @@ class Accounting:
                 self._recorder.sample(name, value, step)
 
 
-def _terms(config: RunConfig, mesh: Mesh) -> Terms:
+def _terms(config: RunConfig, mesh: Mesh, *, pinned: bool) -> Terms:
     of_token = flops_of_token(config.model, config.data.seq_len)
     ranks = mesh.world.size
     peak = peak_of(mesh.device, precision_of(config))
-    if mesh.device.type == "cpu":  # more ranks than cores do not compute more
+    if mesh.device.type == "cpu" and not pinned:  # more ranks than cores do not compute more
         cores = len(available_cores() or range(ranks))
         ranks = min(ranks, max(1, cores // config.parallel.threads_per_rank))
     whole = Peak(flops=peak.flops * ranks, source=f"{ranks} x {peak.source}")

@@ -102,7 +102,8 @@ class CheckpointStore:
         final = aside.with_name(aside.name.removesuffix(_UNFINISHED))
         own = {p.name: fingerprint(p) for p in sorted(aside.iterdir()) if p.is_file()}
         files = {name: asdict(each) for name, each in {**own, **fingerprints}.items()}
-        text = json.dumps({"format": _FORMAT, **asdict(progress), "files": files}, indent=2)
+        description = {"format": _FORMAT, **asdict(progress), "files": files}
+        text = json.dumps({**description, "digest": _digest(description)}, indent=2)
         (aside / _TRAINER).write_text(text, encoding="utf-8")
         for path in (*(p for p in aside.iterdir() if p.is_file()), aside / STATE, aside):
             flush(path)
@@ -192,6 +193,11 @@ def check(path: Path) -> Checkpoint:
     return _checkpoint(path, description)
 
 
+def _digest(description: Mapping[str, Any]) -> str:
+    """Of a manifest, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
 def describe(path: Path) -> Checkpoint:
     """The same without looking at the files.
 
@@ -260,14 +266,35 @@ def _read_trainer(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         version = description["format"]
-        needed = {*Progress.__dataclass_fields__, "files"}
-        whole = version == _FORMAT and needed <= set(description)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"no usable description ({error})", where=str(path)) from None
-    if not whole:
+    if version != _FORMAT:
         raise DataError("written by another version of opsuite", where=str(path))
+    digest = description.pop("digest", None)  # manifests had none before 2026-11-30
+    if digest is not None and digest != _digest(description):
+        raise DataError("the manifest was altered (checksum)", where=str(path))
+    if problem := _problem(description, path.parent.name):
+        raise DataError(f"no usable description ({problem})", where=str(path))
     _check_names(description["files"], path)
     return dict(description)
+
+
+def _problem(description: dict[str, Any], name: str) -> str:
+    """What is wrong with a manifest in a directory of this name, or ""."""
+    kinds = {"step": int, "samples": int, "corpus": str, "files": dict}
+    for key, kind in kinds.items():
+        if type(description.get(key)) is not kind:
+            return f"{key} is {description.get(key)!r}"
+    match = _STEP.match(name)
+    if description["samples"] < 0 or (match and int(match[1]) != description["step"]):
+        return f"step {description['step']} and {description['samples']} samples in {name}"
+    if "/" in description["corpus"] or description["corpus"] in ("", ".", ".."):
+        return f"corpus is {description['corpus']!r}"
+    for file, facts in description["files"].items():
+        whole = isinstance(facts, dict) and facts.keys() == {"bytes", "sha256"}
+        if not whole or type(facts["bytes"]) is not int or not isinstance(facts["sha256"], str):
+            return f"{file} is {facts!r}"
+    return "" if description["files"] else "it names no files"
 
 
 def _check_names(files: dict[str, Any], path: Path) -> None:

@@ -41,6 +41,7 @@ class Corpus:
         n_bytes: UTF-8 bytes of text.
         dtype: NumPy's name of the ids' type.
         mapped: the ``.npy`` file that takes the place of ``tokens.bin``; "": there is none.
+        mapped_ns: when that was last changed.
     """
 
     directory: Path
@@ -50,6 +51,7 @@ class Corpus:
     n_bytes: int
     dtype: str
     mapped: str = ""
+    mapped_ns: int = 0
 
     @property
     def tokens(self) -> npt.NDArray[np.unsignedinteger]:
@@ -141,7 +143,8 @@ def open_corpus(directory: Path) -> Corpus | None:
         description = json.loads((directory / "corpus.json").read_text(encoding="utf-8"))
         corpus = Corpus(directory=directory, **description)
         if corpus.mapped:
-            return corpus if len(corpus.tokens) == corpus.n_tokens else None
+            unchanged = Path(corpus.mapped).stat().st_mtime_ns == corpus.mapped_ns
+            return corpus if unchanged and len(corpus.tokens) == corpus.n_tokens else None
         size = (directory / "tokens.bin").stat().st_size
         whole = size == corpus.n_tokens * np.dtype(corpus.dtype).itemsize
         return corpus if whole and (directory / "tokenizer.json").is_file() else None
@@ -193,6 +196,7 @@ def _build(sources: list[Path], vocabulary: Vocabulary, max_bytes: int, director
         tokenizer = _tokenizer(vocabulary, sample)
         reader = _TextReader(sources, max_bytes)
         dtype = "uint16" if vocabulary.size <= 1 << 16 else "uint32"
+        tokenizer.encode_special_tokens = True  # text that spells an end is text
         with (aside / "tokens.bin").open("wb") as out:
             n_tokens = sum(
                 _write(out, ids, dtype) for ids in _encode(tokenizer, reader, vocabulary.end)

@@ -191,7 +191,7 @@ def _train(
         corpus=corpus.directory.name,
         recorder=recorder,
     )
-    accounting = Accounting(config, mesh, recorder)
+    accounting = Accounting(config, mesh, recorder, pinned=bool(job.cores))
     trainer = Trainer(
         config=config,
         replica=replica,

@@ -57,6 +57,7 @@ def prepare_tokens(path: Path, vocabulary: Vocabulary, directory: Path) -> Corpu
         n_bytes=tokens.nbytes,
         dtype=str(tokens.dtype),
         mapped=str(path),
+        mapped_ns=path.stat().st_mtime_ns,
     )
     directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     aside = Path(tempfile.mkdtemp(prefix=".building-", dir=directory.parent))

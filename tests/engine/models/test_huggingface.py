@@ -153,6 +153,9 @@ def write_index(name: str) -> Callable[[Path], None]:
         (edit_config(architectures=None), "architecture"),
         (edit_config(hidden_act="gelu"), "hidden_act"),
         (edit_config(rope_scaling={"rope_type": "yarn"}), "rope_scaling"),
+        (edit_config(rope_scaling={"type": "linear", "factor": 4.0}), "rope_scaling"),
+        (edit_config(architectures=["Qwen2ForCausalLM"], use_sliding_window=True,
+                     sliding_window=8, max_window_layers=1), "layer_types"),
         (edit_config(hidden_size=-1), "not usable"),
         (edit_config(hidden_size="wide"), "not usable"),
         (edit_config(num_attention_heads=0), "not usable"),
@@ -171,6 +174,12 @@ def test_bad_directory_is_one_clear_error(
     with pytest.raises(OpsuiteError, match=says) as caught:
         load_pretrained(tmp_path)
     assert str(tmp_path) in caught.value.where
+
+
+def test_a_window_that_transformers_ignores_is_ignored(tmp_path: Path) -> None:
+    write(tmp_path, SHAPES[0])
+    edit_config(sliding_window=8)(tmp_path)
+    assert load_pretrained(tmp_path)[0].window == 0
 
 
 def test_no_directory_is_a_usage_error(tmp_path: Path) -> None:

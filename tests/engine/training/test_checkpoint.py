@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from subprocess import PIPE
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,7 +32,7 @@ from engine.training.saver import Saver  # noqa: E402
 from engine.training.weights import tp_cuts, weights_of  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from engine.training.mesh import Mesh
@@ -142,9 +143,54 @@ def test_damage_is_found_in_every_file(tmp_path: Path, mesh: Mesh, name: str, da
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "state/../../outside"])
 def test_a_manifest_names_nothing_outside(tmp_path: Path, mesh: Mesh, name: str) -> None:
     path = Saves(tmp_path, mesh)(1)
-    manifest = path / "trainer.json"
-    manifest.write_text(manifest.read_text().replace(SHARD, name))
+    rewrite(path, lambda told: told["files"].update({name: told["files"].pop(SHARD)}))
     with pytest.raises(DataError, match="outside"):
+        check(path)
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """A manifest as somebody else could have written it: without a digest."""
+    manifest = path / "trainer.json"
+    told = json.loads(manifest.read_text())
+    del told["digest"]
+    change(told)
+    manifest.write_text(json.dumps(told))
+
+
+def test_an_altered_manifest_is_found(tmp_path: Path, mesh: Mesh) -> None:
+    path = Saves(tmp_path, mesh)(1)
+    manifest = path / "trainer.json"
+    told = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**told, "samples": told["samples"] + 1}))
+    with pytest.raises(DataError, match="altered"):
+        check(path)
+    rewrite(path, lambda told: told.update(samples=told["samples"] - 1))
+    check(path)  # as it was, though without a digest
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("samples", -5),
+        ("samples", None),
+        ("samples", True),
+        ("step", "x"),
+        ("step", 2),
+        ("corpus", "../.."),
+        ("corpus", None),
+        ("files", {}),
+        ("files", []),
+        ("files", {"a": {"b": 1}}),
+        ("files", {"config.json": None}),
+        ("files", {"config.json": {"bytes": "1", "sha256": ""}}),
+    ],
+)
+def test_a_manifest_of_nonsense_is_one_clear_error(
+    tmp_path: Path, mesh: Mesh, key: str, value: object
+) -> None:
+    path = Saves(tmp_path, mesh)(1)
+    rewrite(path, lambda told: told.update({key: value}))
+    with pytest.raises(DataError, match="no usable description"):
         check(path)
 
 

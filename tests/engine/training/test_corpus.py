@@ -146,8 +146,15 @@ def test_tokens_are_mapped_where_they_lie(tmp_path: Path) -> None:
     assert not any((tmp_path / "cache").rglob("tokens.bin"))
     again = open_corpus(corpus.directory)
     assert again == corpus
-    np.save(path, tokens[:-1])  # another file now: what was said of it holds no more
-    assert open_corpus(corpus.directory) is None
+    for other in (tokens[:-1], tokens + 1):  # another file now: what was said of it holds no more
+        np.save(path, other)
+        assert open_corpus(corpus.directory) is None
+
+
+def test_text_that_spells_an_end_is_text(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("hello <|endoftext|> world " * 200)
+    corpus = prepare(tmp_path / "text.txt", tmp_path / "cache")
+    assert (corpus.tokens == 0).sum() == corpus.n_documents == 1
 
 
 @pytest.mark.parametrize(
