@@ -73,6 +73,11 @@ BENCHES = {
             has_options=True,
         ),
         Bench(
+            name="endurance",
+            question="how much of its time does a job train that loses a rank every minute?",
+            rounds=20,
+        ),
+        Bench(
             name="equivalence",
             question="do all meshes of tp, pp and dp learn what one process learns?",
             rounds=1,
