@@ -1,7 +1,7 @@
 """A rank killed every minute for twenty minutes, against what the simulator said before.
 
-The prediction is a committed file (``benchmarks/results/*-endurance-prediction.json``, the output of
-``opsuite simulate train --json`` with measured costs), made before the run that is compared with it.
+The prediction is a committed file, ``benchmarks/results/*-endurance-prediction.json``: what
+``opsuite simulate train --json`` printed, with measured costs, before the run it is compared with.
 """
 
 from __future__ import annotations
