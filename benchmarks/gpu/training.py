@@ -78,7 +78,8 @@ def _timed(session: Session, variant: Variant) -> dict[str, Any]:
 
 
 def _figures(session: Session, config: RunConfig, step: Step) -> dict[str, Any]:
-    seconds = [_seconds(session, step) for _ in range(_WARM_UP + _STEPS)][_WARM_UP:]
+    warm_up, steps = (0, 1) if session.dry else (_WARM_UP, _STEPS)
+    seconds = [_seconds(session, step) for _ in range(warm_up + steps)][warm_up:]
     rate = config.tokens_per_step / median(seconds)
     of_token = flops_of_token(config.model, config.data.seq_len)
     peak = peak_of(session.device, precision_of(config))

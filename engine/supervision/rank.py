@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING
 from engine.training.config import RunConfig
 from engine.training.failure import log_path
 from engine.training.job import Job
+from engine.training.lifeline import end_with_parent
 from engine.training.worker import log_to, settle
 
 if TYPE_CHECKING:
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
     from engine.training.mesh import Mesh
     from engine.training.replica import Replica
     from engine.training.witness import Witness
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def run_rank(run: str, job_file: str) -> None:
@@ -46,14 +42,6 @@ def run_rank(run: str, job_file: str) -> None:
         # Torch's agent wraps functions in a report of its own, which would replace ours.
         os.environ.pop("TORCHELASTIC_ERROR_FILE", None)
         raise
-
-
-def end_with_parent() -> None:
-    """Have the kernel kill this process when the one that forked it ends (Linux only)."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:
-            raise SystemExit("the process that started this rank is gone")
 
 
 def _train(run: Path, job: Job, config: RunConfig, link: RankEnd) -> None:

@@ -288,7 +288,7 @@ def _problem(description: dict[str, Any], name: str) -> str:
     match = _STEP.match(name)
     if description["samples"] < 0 or (match and int(match[1]) != description["step"]):
         return f"step {description['step']} and {description['samples']} samples in {name}"
-    if "/" in description["corpus"] or description["corpus"] in ("", ".", ".."):
+    if "/" in description["corpus"] or description["corpus"] in (".", ".."):
         return f"corpus is {description['corpus']!r}"
     for file, facts in description["files"].items():
         whole = isinstance(facts, dict) and facts.keys() == {"bytes", "sha256"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 from typing import TYPE_CHECKING
@@ -91,8 +92,9 @@ def test_a_run_stands_for_its_newest_whole_checkpoint(
             "step": step,
             "samples": 0,
             "corpus": "c",
-            "files": {},
+            "files": {"config.json": {"bytes": 2, "sha256": hashlib.sha256(b"{}").hexdigest()}},
         }
+        (checkpoint / "config.json").write_bytes(b"{}")
         (checkpoint / "trainer.json").write_text(json.dumps(facts))
     damaged = run.checkpoints / "step-000110" / "trainer.json"
     damaged.write_text("{")
