@@ -73,6 +73,7 @@ def test_rows_as_json_csv_and_table(run: RunDirectory) -> None:
     ]
 
 
+@pytest.mark.once
 def test_every_format_to_a_file(run: RunDirectory, tmp_path: Path) -> None:
     """By the name's ending; what programs read back is what was stored, NaN and NULL too."""
     sql = "SELECT step, loss, grad_norm, 'a|b' AS text FROM steps WHERE step >= 3 ORDER BY step"
@@ -117,6 +118,7 @@ def test_sql_from_a_file(run: RunDirectory, tmp_path: Path) -> None:
     assert "No such file" in missing.stderr
 
 
+@pytest.mark.once
 def test_values_of_every_type_are_printed(home: Path) -> None:
     sql = (
         "SELECT 1.50::DECIMAL(9,2) AS a, [1, NULL] AS b, {'x': 'y'} AS c, 'z'::BLOB AS d,"

@@ -34,7 +34,11 @@ def trial(trainer: str, way: str, ranks: int, *arguments: str) -> Trial:
 
 @pytest.mark.parametrize(
     ("trainer", "way", "kind"),
-    [("ddp", "watch", "loader-worker"), ("hf", "run", "wrong-collective")],
+    [
+        ("ddp", "watch", "loader-worker"),
+        # `bench watching` has it ten times; `make test` has its minutes.
+        pytest.param("hf", "run", "wrong-collective", marks=pytest.mark.slow),
+    ],
 )
 def test_verdict_names_the_rank_and_the_line_of_a_deadlock(
     trainer: str, way: str, kind: str, home: Path
