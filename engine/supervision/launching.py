@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from collectors.clock import host_name
 from collectors.stop_request import StopRequest, made_by
-from engine.supervision.job_spec import JobSpec
+from engine.faults.marker import forget_strikes
+from engine.supervision.job_spec import DRIVER, JobSpec
 from engine.supervision.supervisor import Member, Supervisor
 from engine.supervision.wire import make_key
 from engine.training.failure import Finished, Interrupted
@@ -55,6 +57,8 @@ def launch_resilient(
     run = begin(config, home, command, resume, run_id)
     make_key(run.path)
     JobResult.clear(run.path)
+    shutil.rmtree(run.path / DRIVER, ignore_errors=True)  # of a job that is over
+    forget_strikes(run.path)
     _spec(run, config, corpus, start).write(run.path)
     supervisor = Supervisor(
         run=run.path,
