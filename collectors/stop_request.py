@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 class StopRequest:
@@ -41,6 +41,11 @@ class StopRequest:
                 return self._made
             self._wake.put(None)  # for whoever else waits
         return self._made
+
+
+def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+    """Without those that this process was started to ignore, as by ``nohup``."""
+    return [each for each in numbers if signal.getsignal(each) != signal.SIG_IGN]
 
 
 @contextmanager

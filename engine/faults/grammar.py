@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
@@ -17,7 +18,7 @@ _F = TypeVar("_F", bound="Fault")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class Fault(ABC):
     """A class of faults; an instance is one fault asked for. Its fields are the grammar's keys.
 
     The first line of a class's docstring says what it does, for people too.
@@ -58,9 +59,9 @@ class Fault:
         plain = {k: v if isinstance(v, int | float) else str(v) for k, v in values.items()}
         return {"class": self.name, **plain}
 
+    @abstractmethod
     def misfit(self, *, world_size: int, steps: int) -> str:
         """Why the fault cannot happen in such a run, or ""."""
-        raise NotImplementedError
 
 
 def parse_fault(text: str, classes: Mapping[str, type[_F]]) -> _F:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,9 +22,9 @@ class _SuddenFault(StepFault):
 
     delay_ms: int = key("how long after the step's beginning", whole_number, default=0)
 
+    @abstractmethod
     def strike(self) -> None:
         """Do it to this process."""
-        raise NotImplementedError
 
     def hook(self, place: Place) -> StrikeAtStep:
         return StrikeAtStep(self, place, self.strike, delay_s=self.delay_ms / 1e3)

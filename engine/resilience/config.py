@@ -14,9 +14,6 @@ class ResilienceConfig(Config):
 
     recover: bool = Field(False, description="start again after faults, from the newest good state")
     hosts: int = Field(1, ge=1, le=100_000, description="hosts that train; others stand by")
-    standbys: int = Field(
-        0, ge=0, le=64, description="warm processes beside the ranks of each host; 0: one for each"
-    )
     snapshot_every: int = Field(
         10, ge=0, description="steps between states kept in memory, at a peer too; 0: none"
     )

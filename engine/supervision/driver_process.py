@@ -33,11 +33,13 @@ from engine.resilience.messages import (
     Hello,
     OnDisk,
     Tick,
+    Wish,
 )
 from engine.supervision.control import ControlSocket
 from engine.supervision.driver_state import DriverState
 from engine.supervision.job_spec import DRIVER, JobSpec
 from engine.supervision.meeting_place import tell_address
+from engine.supervision.tasks import Tasks
 from engine.supervision.wire import HEARD, WireError, accept, read_key
 from engine.training.checkpoint import CheckpointStore
 from engine.training.config import RunConfig
@@ -72,14 +74,14 @@ class DriverProcess:
         self._driver = Driver(
             config.resilience,
             generation=self._state.generation,
-            ranks_per_host=config.parallel.world_size // config.resilience.hosts,
+            ranks_per_host=config.ranks_per_host,
             last_step=config.train.steps,
             now=time.monotonic(),
             on_disk=self._spec.first_step - 1,
             past=self._state.past,
         )
         self._channels: dict[str, Channel] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._over = asyncio.Event()
         self._replaced = False
 
@@ -150,11 +152,11 @@ class DriverProcess:
         match effect:
             case Tell():  # to who is connected now: a later incarnation must not get it
                 if channel := self._channels.get(effect.host):
-                    self._spawn(self._send(channel, effect.order))
+                    self._tasks.spawn(self._send(channel, effect.order))
             case FindOnDisk():
-                self._spawn(self._find_on_disk(effect.at_most))
+                self._tasks.spawn(self._find_on_disk(effect.at_most))
             case CallHook():
-                self._spawn(self._call_hook(effect))
+                self._tasks.spawn(self._call_hook(effect))
             case Note():
                 self._note(effect)
             case Finish():
@@ -181,7 +183,7 @@ class DriverProcess:
         command = [*self._config.hook, call.what, call.host, call.reason]
         try:
             process = await asyncio.create_subprocess_exec(
-                *command, stdin=-3, start_new_session=True
+                *command, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
             )
             code = await asyncio.wait_for(process.wait(), _HOOK_S)
         except (OSError, TimeoutError) as error:
@@ -248,22 +250,9 @@ class DriverProcess:
         }
 
     def _stop(self, number: int) -> None:
-        from engine.resilience.messages import Wish
-
         name = signal.Signals(number).name
         if self._driver.phase is not Phase.OVER:
             self._happen(Asked(wish=Wish.STOP, why=f"interrupted by {name}"))
-
-    def _spawn(self, work: Any) -> None:  # noqa: ANN401
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_tell_failure)
-
-
-def _tell_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        _log.error("internal error", exc_info=task.exception())
 
 
 def _open_recorder(run: Path) -> Recorder:

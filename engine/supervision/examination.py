@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from contextlib import suppress
 
@@ -29,7 +30,7 @@ async def examine(order: Check, host: str) -> Checked:
         out, _ = await asyncio.wait_for(process.communicate(), limit)
     except TimeoutError:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         return Checked(
             host=host, number=order.number, sound=False, detail=f"no end within {limit:g} s"

@@ -47,6 +47,7 @@ from engine.supervision.host_view import interface_of, sent_bytes
 from engine.supervision.job_spec import JobSpec
 from engine.supervision.meeting_place import find_driver
 from engine.supervision.rank_link import HostEnd
+from engine.supervision.tasks import Tasks
 from engine.supervision.warm_ranks import WarmRanks
 from engine.supervision.wire import HEARD, connect, read_key
 from engine.training.checkpoint import newest_step
@@ -94,7 +95,7 @@ class ExecutorProcess:
         self._done_attempt = 0
         self._saved = 0
         self._unsent: list[Report] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         self._giving: dict[int, asyncio.Task[None]] = {}
         self._over = asyncio.Event()
 
@@ -102,9 +103,9 @@ class ExecutorProcess:
         """Until the job is over."""
         self._link = HostEnd(self._room / "ranks.sock", self)
         await self._server.open(self._address)
-        self._spawn(self._warm.warm_up())
-        self._spawn(self._speak())
-        self._spawn(self._beat())
+        self._tasks.spawn(self._warm.warm_up())
+        self._tasks.spawn(self._speak())
+        self._tasks.spawn(self._beat())
         for number in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._over.set)
         await self._over.wait()
@@ -132,7 +133,7 @@ class ExecutorProcess:
         hello = Hello(
             host=self._host,
             incarnation=self._incarnation,
-            slots=self._config.parallel.world_size // self._config.resilience.hosts,
+            slots=self._config.ranks_per_host,
             address=f"{self._address}:{self._server.port}",
             hardware=f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
             generation=executor.generation,
@@ -188,7 +189,7 @@ class ExecutorProcess:
         if step > self._saved:
             self._saved = step
             number = attempt.order.attempt
-            self._spawn(self._send(Saved(host=self._host, attempt=number, step=step)))
+            self._tasks.spawn(self._send(Saved(host=self._host, attempt=number, step=step)))
 
     def _heartbeat(self) -> Beat:
         attempt = self._attempt
@@ -213,18 +214,18 @@ class ExecutorProcess:
     def _do(self, action: Action) -> None:
         match action:
             case Send():
-                self._spawn(self._send(action.report))
+                self._tasks.spawn(self._send(action.report))
             case RunRanks():
-                self._spawn(self._run_ranks(action))
+                self._tasks.spawn(self._run_ranks(action))
             case EndRanks():
-                self._spawn(self._end_ranks(action.attempt))
+                self._tasks.spawn(self._end_ranks(action.attempt))
             case DropCopies():
                 self._copies.drop_after(action.after)
             case Examine():
-                self._spawn(self._examine(action))
+                self._tasks.spawn(self._examine(action))
             case Leave():
                 _log.info("leaving: %s", action.why)
-                self._spawn(self._leave())
+                self._tasks.spawn(self._leave())
             case _:
                 assert_never(action)
 
@@ -299,7 +300,7 @@ class ExecutorProcess:
             if earlier is not None and not earlier.done():
                 return  # the peer gets the next one: it must not fall behind ever more
             shared = replace(copy, descriptor=os.dup(copy.descriptor))
-            task = self._spawn(self._give(peer.address, number, rank, shared))
+            task = self._tasks.spawn(self._give(peer.address, number, rank, shared))
             self._giving[rank] = task
 
     async def rank_wants(self, pid: int, step: int) -> CopyMemory | str:
@@ -323,7 +324,7 @@ class ExecutorProcess:
         """The agent says how it ended, as soon as it has ended the others: they may need help."""
         attempt = self._attempt
         if attempt is not None and self._rank_of(pid) is not None and pid not in attempt.finished:
-            self._spawn(self._help_the_agent(attempt))
+            self._tasks.spawn(self._help_the_agent(attempt))
 
     async def _help_the_agent(self, attempt: HostAttempt) -> None:
         await asyncio.sleep(_LINK_GONE_S)
@@ -341,19 +342,6 @@ class ExecutorProcess:
     def _rank_of(self, pid: int) -> int | None:
         pids = self._attempt.pids if self._attempt is not None else {}
         return next((rank for rank, known in pids.items() if known == pid), None)
-
-    def _spawn(self, work: Any) -> asyncio.Task[Any]:  # noqa: ANN401
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_tell_failure)
-        return task
-
-
-def _tell_failure(task: asyncio.Task[Any]) -> None:
-    """A bug here must not go unnoticed; the driver will miss what was not done."""
-    if not task.cancelled() and task.exception() is not None:
-        _log.error("internal error", exc_info=task.exception())
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ def job_file(kind: Kind, config: RunConfig, command: Sequence[str], *, standbys:
     """
     render = _sbatch if kind == "sbatch" else _jobset
     hosts = config.resilience.hosts + standbys
-    ranks = config.parallel.world_size // config.resilience.hosts
+    ranks = config.ranks_per_host
     return render(config.name, hosts, ranks, config.parallel.threads_per_rank, list(command))
 
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from collectors.clock import host_name
-from collectors.stop_request import StopRequest, made_by
+from collectors.stop_request import StopRequest, heeded, made_by
 from engine.faults.marker import forget_strikes
 from engine.supervision.job_spec import DRIVER, JobSpec
 from engine.supervision.supervisor import Member, Supervisor
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from engine.training.config import RunConfig
     from engine.training.corpus import Corpus
 
-LOOPBACK = "127.0.0.1"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def launch_resilient(
@@ -81,7 +81,7 @@ def supervise(
     result = LaunchResult(run=run, status=FAILED, training=None, problem="the launcher failed")
     stop = StopRequest()
     try:
-        with made_by(stop, *_heeded()), watch(run):
+        with made_by(stop, *heeded(_SIGNALS)), watch(run):
             supervisor.start()
             try:
                 with accompany(supervisor):
@@ -101,12 +101,6 @@ def local_members(config: RunConfig) -> list[Member]:
     if config.resilience.hosts > 1:
         names = [f"{host_name()}-{number}" for number in range(config.resilience.hosts)]
     return [Member(name=name) for name in names]
-
-
-def _heeded() -> list[signal.Signals]:
-    """Without those that we were started to ignore (``nohup``)."""
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    return [each for each in wanted if signal.getsignal(each) != signal.SIG_IGN]
 
 
 def _spec(

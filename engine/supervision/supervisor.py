@@ -54,7 +54,6 @@ class _Kept:
     begun_s: float = 0.0
     pause_s: float = _FIRST_PAUSE_S
     again_s: float = 0.0
-    starts: int = 0
 
 
 @dataclass(slots=True)
@@ -163,4 +162,3 @@ def _start(kept: _Kept) -> None:
             start_new_session=True,  # the terminal's signals are for the launcher
         )
     kept.begun_s = time.monotonic()
-    kept.starts += 1

@@ -87,11 +87,6 @@ class Channel:
         self._sent = 0
         self._received = 0
 
-    @property
-    def local_address(self) -> str:
-        """This end's address, by which the other end's host reaches this one."""
-        return str(self._writer.get_extra_info("sockname")[0])
-
     async def send(self, content: bytes) -> None:
         """Send one frame.
 

@@ -13,6 +13,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from collectors.clock import host_name
+from collectors.stop_request import heeded
 from engine.training.failure import (
     Finished,
     Interrupted,
@@ -83,7 +84,8 @@ def run_ranks(
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
-        signals_to_handle=",".join(_heeded()),
+        # Of one that we were started to ignore the agent would end.
+        signals_to_handle=",".join(each.name for each in heeded(_SIGNALS)),
         **common(logs),
     )
     with _own_signals():
@@ -125,11 +127,6 @@ def supervise(
     except KeyboardInterrupt:
         return Interrupted(signal=signal.SIGINT.name)
     return Finished()
-
-
-def _heeded() -> list[str]:
-    """Without those that we were started to ignore (``nohup``): the agent would end of them."""
-    return [each.name for each in _SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
 
 
 def _observe(rank: int, failure: ProcessFailure) -> ObservedFailure:

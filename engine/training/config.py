@@ -185,6 +185,11 @@ class RunConfig(Config):
         return self.optimizer.decay_steps or self.train.steps
 
     @property
+    def ranks_per_host(self) -> int:
+        """Of each of the hosts that train."""
+        return self.parallel.world_size // self.resilience.hosts
+
+    @property
     def tokens_per_step(self) -> int:
         """Tokens that all ranks together learn from in a step."""
         return self.train.batch_size * self.data.seq_len

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from collectors.errors import UsageError
+from collectors.stop_request import heeded
 from opsuite.output import narrate
 from opsuite.running.stopping import HINT_S, LAST_S, Resort, Stopping
 
@@ -101,7 +102,7 @@ class ForegroundCommand:
         self._stopping = Stopping()
         self._libc = ctypes.CDLL(None)
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what its children leave behind comes to us
-        self._handled = {each for each in _HANDLED if signal.getsignal(each) != signal.SIG_IGN}
+        self._handled = set(heeded(_HANDLED))
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)
         parent = os.getpid()
         try:
