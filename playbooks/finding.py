@@ -42,7 +42,9 @@ class Finding:
         ranks: the guilty ranks; empty where a whole host or nobody in particular is to blame.
         hosts: the hosts concerned.
         phase: the phase of the step that lost most of the time.
-        cause: ``cpu_contention`` (it waited for its core), ``slow_core`` (all that it computes
+        cause: ``cpu_throttling`` (the kernel stopped it for having used up its quota of cores),
+            ``garbage_collection`` (Python's), ``cpu_contention`` (it waited for its core),
+            ``slow_core`` (all that it computes
             took more time on the core), ``extra_work_of_its_own`` (more time on the core in
             ``phase``, while other phases took as long as ever), ``waits_off_the_processor`` (the
             same, but not on a core: a sleep, a lock, I/O, its device) or ``unknown``; of a hang

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 _RANKS = "SELECT rank, host FROM ranks WHERE run_id = ? ORDER BY rank"
 # In the order of time: of a step that a resumed run did twice, the last time counts.
 _STEPS = (
-    "SELECT step, rank, duration_s, blocked_s, run_queue_wait_s, cpu_time_s FROM steps"
+    "SELECT step, rank, duration_s, blocked_s, run_queue_wait_s, cpu_time_s,"
+    " coalesce(throttled_s, 0.0) AS throttled_s, coalesce(gc_s, 0.0) AS gc_s FROM steps"
     " WHERE run_id = ? ORDER BY start_ns"
 )
 # Rank 0 alone writes checkpoints: comparing ranks there would blame it for its duty.
@@ -48,6 +49,8 @@ class StepTimes:
         blocked: time spent waiting for later arrivals in collectives [S, R].
         run_queue_wait: time that runnable threads waited for a core [S, R].
         cpu_time: time that the process's threads spent on cores [S, R].
+        throttled: time that the process was stopped for having used up its quota of cores [S, R].
+        garbage: time that Python collected garbage [S, R].
     """
 
     run_id: str
@@ -59,6 +62,8 @@ class StepTimes:
     blocked: NDArray[np.float64]
     run_queue_wait: NDArray[np.float64]
     cpu_time: NDArray[np.float64]
+    throttled: NDArray[np.float64]
+    garbage: NDArray[np.float64]
 
     def without_first(self, steps: int) -> StepTimes:
         """The same without the first steps."""
@@ -71,6 +76,8 @@ class StepTimes:
             blocked=self.blocked[keep],
             run_queue_wait=self.run_queue_wait[keep],
             cpu_time=self.cpu_time[keep],
+            throttled=self.throttled[keep],
+            garbage=self.garbage[keep],
         )
 
     @cached_property
@@ -103,6 +110,8 @@ def load_step_times(source: Source, run_id: str) -> StepTimes:
         },
         run_queue_wait=grid.spread(steps["step"], steps["rank"], steps["run_queue_wait_s"]),
         cpu_time=grid.spread(steps["step"], steps["rank"], steps["cpu_time_s"]),
+        throttled=grid.spread(steps["step"], steps["rank"], steps["throttled_s"]),
+        garbage=grid.spread(steps["step"], steps["rank"], steps["gc_s"]),
     )
 
 

@@ -113,6 +113,11 @@ def _describe(times: StepTimes, rank: int, lag: Lag, cause: Cause) -> Finding:
 
 
 _ACTIONS = {
+    Cause.CPU_THROTTLING: "its control group may use fewer cores than it wants, and the kernel"
+    " stops it for the rest of each period: raise the quota (cpu.max; of a pod: its CPU limit)",
+    Cause.GARBAGE_COLLECTION: "Python collects garbage on it during steps: have all ranks collect"
+    " between steps (train.own_gc; gc.disable and gc.collect), and freeze what lives long"
+    " (gc.freeze)",
     Cause.CPU_CONTENTION: "find the other process on the rank's core (top, sorted by CPU; column P"
     " is the core) and move or end it",
     Cause.SLOW_CORE: "its core does the same work more slowly: check its clock and temperature; on"
@@ -144,20 +149,25 @@ def _evidence(times: StepTimes, rank: int, segment: Segment) -> list[Evidence]:
 def _against_past(times: StepTimes, rank: int, segment: Segment) -> list[Evidence]:
     inside, past = segment.slice, outside(times.steps.size, [segment])
     work, blocked = times.work[:, rank], peer_median(times.blocked, rank)
-    waits, busy = "waiting for a core a step, all threads", "on a core a step, all threads"
+    spent = (
+        ("waiting for a core a step, all threads", times.run_queue_wait),
+        ("on a core a step, all threads", times.cpu_time),
+        ("stopped by its quota of cores a step", times.throttled),
+        ("collecting garbage a step", times.garbage),
+    )
+    told = [(what, values) for what, values in spent if values[inside, rank].any()]
     if not past.any():  # slow from end to end: only its peers show what is usual
         own = times.blocked[inside, rank]
         return [
             _fact("its peers blocked a step", blocked[inside], "itself", own),
-            _against_peers(waits, times.run_queue_wait, rank, segment),
-            _against_peers(busy, times.cpu_time, rank, segment),
+            *(_against_peers(what, values, rank, segment) for what, values in told),
         ]
     return [
         _fact("own time a step", work[inside], "itself otherwise", work[past]),
         _fact("its peers blocked a step", blocked[inside], "otherwise", blocked[past]),
         *(
-            _fact(what, spent[inside, rank], "otherwise", spent[past, rank])
-            for what, spent in ((waits, times.run_queue_wait), (busy, times.cpu_time))
+            _fact(what, values[inside, rank], "otherwise", values[past, rank])
+            for what, values in told
         ),
     ]
 

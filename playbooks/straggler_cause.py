@@ -1,4 +1,4 @@
-"""Why a rank lags: in which phases its time rose, and whether it was on a core meanwhile.
+"""Why a rank lags: in which phases its time rose, and what it did or waited for meanwhile.
 
 A core that is slow, or shared with a neighbour, slows all that is computed on it by about the same
 ratio. Work or waiting of the rank's own makes one phase longer and leaves the others as they are.
@@ -33,6 +33,8 @@ _ALIKE = 1 / 3  # of the step's rise: what waits for memory is slowed less than 
 class Cause(StrEnum):
     """What explains the time a straggler loses."""
 
+    CPU_THROTTLING = "cpu_throttling"
+    GARBAGE_COLLECTION = "garbage_collection"
     CPU_CONTENTION = "cpu_contention"
     SLOW_CORE = "slow_core"
     EXTRA_WORK = "extra_work_of_its_own"
@@ -60,6 +62,18 @@ def costliest_phase(times: StepTimes, rank: int, segment: Segment) -> str:
 
 def find_cause(times: StepTimes, rank: int, segment: Segment, lost: float) -> Cause:
     """What explains the ``lost`` seconds of a rank in these steps. Pure."""
+    for spent, cause in (
+        # Whom the kernel stops waits for its core as well, and who collects garbage computes.
+        (times.throttled, Cause.CPU_THROTTLING),
+        (times.garbage, Cause.GARBAGE_COLLECTION),
+    ):
+        if _explained(spent, rank, segment, lost) >= _EXPLAINED:
+            return cause
+    return _cause_on_core(times, rank, segment, lost)
+
+
+def _cause_on_core(times: StepTimes, rank: int, segment: Segment, lost: float) -> Cause:
+    """By whether it was on its core, waited for it, or did neither."""
     on_core = _explained(times.cpu_time, rank, segment, lost)
     waited = _explained(times.run_queue_wait, rank, segment, lost)
     spread = _spread(_phases(times, rank, segment))

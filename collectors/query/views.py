@@ -112,14 +112,15 @@ STEPS = View(
                arg_max(value, at_ns) FILTER (name = 'memory_bytes') AS memory_bytes,
                arg_max(value, at_ns) FILTER (name = 'gc_s') AS gc_s,
                arg_max(value, at_ns) FILTER (name = 'cpu_time_s') AS cpu_time_s,
-               arg_max(value, at_ns) FILTER (name = 'run_queue_wait_s') AS run_queue_wait_s
+               arg_max(value, at_ns) FILTER (name = 'run_queue_wait_s') AS run_queue_wait_s,
+               arg_max(value, at_ns) FILTER (name = 'throttled_s') AS throttled_s
         FROM raw.sample WHERE step >= 0 GROUP BY run_id, process, step
     )
     SELECT s.run_id, s.rank, host, s.step, start_ns, end_ns, duration_ns / 1e9 AS duration_s,
            (duration_ns - collective_ns) / 1e9 AS own_s, blocked_ns / 1e9 AS blocked_s,
            (collective_ns - blocked_ns) / 1e9 AS transfer_s,
            loss, tokens, grad_norm, learning_rate, tokens_per_s, mfu, mfu_causal, memory_bytes,
-           gc_s, cpu_time_s, run_queue_wait_s
+           gc_s, cpu_time_s, run_queue_wait_s, throttled_s
     FROM raw.split_span AS s JOIN raw.process AS p USING (process)
     LEFT JOIN sampled AS m ON m.run_id = s.run_id AND m.process = s.process AND m.step = s.step
     WHERE s.name = 'step'

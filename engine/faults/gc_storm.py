@@ -11,46 +11,60 @@ from engine.faults.keys import between, key
 from engine.faults.rank_fault import Condition, LastingFault
 
 if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
     from engine.faults.place import Place
 
-_CYCLES = 50_000  # a collection takes some 10 ms
+_CONTAINERS = 200_000  # that each collection looks through: some 10 ms
 
 
 @dataclass(frozen=True, kw_only=True)
 class GcStorm(LastingFault):
-    """At the beginning of some steps, one rank makes cycles of objects and collects them."""
+    """In some steps, one rank holds many objects and collects garbage in its forward pass."""
 
     name: ClassVar[str] = "gc-storm"
 
     ms: int = key("how long in each step", between(1, 600_000), default=200)
+
+    def out_of_place(self, place: Place) -> str:
+        return "" if place.modules else "the rank has no part of the model"
 
     def hook(self, place: Place) -> Storm:
         return Storm(self, place, self.ms / 1e3)
 
 
 class Storm(Condition):
-    """Collections in the main thread, until their time is over."""
+    """Collections in the first forward pass of each step, until their time is over."""
 
     def __init__(self, fault: GcStorm, place: Place, seconds: float) -> None:
         super().__init__(fault, place)
         self._seconds = seconds
+        self._heap: list[list[int]] = []
+        self._handle: RemovableHandle | None = None
+        self._due = False
 
     def begin(self) -> None:
-        """Nothing yet: each step has its own."""
+        """Fill the heap."""
+        self._heap = [[number] for number in range(_CONTAINERS)]
+        self._handle = self._place.modules[0].register_forward_pre_hook(self._on_forward)
 
     def undo(self) -> None:
-        """Nothing: a step's garbage is gone when the step goes on."""
+        """Empty it."""
+        self._heap = []
+        if self._handle is not None:
+            self._handle.remove()
 
     def on_step_begin(self, step: int) -> None:
         super().on_step_begin(step)
-        if self._on:
+        self._due = self._on
+
+    def _on_forward(self, *_: object) -> None:
+        if self._due:
+            self._due = False
             _collect_for(self._seconds)
 
 
 def _collect_for(seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for _ in range(_CYCLES):
-            cycle: list[object] = []
-            cycle.append(cycle)
         gc.collect()

@@ -27,6 +27,7 @@ class Cause(StrEnum):
     CORRUPT_WEIGHTS = "corrupted weights"
     SPIKE = "loss spike"
     TRAFFIC = "traffic off its pattern"
+    LINK = "slow link"
     KEYWORD = "log line"
     STORAGE = "storage stalls"
     SLOW = "slow host"

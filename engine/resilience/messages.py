@@ -121,6 +121,7 @@ class Beat:
         done: steps of which no driver has confirmed to have heard; told again until one has.
         done_attempt: the attempt of ``done``, which may be over; 0: ``attempt``.
         sent_bytes: of the host's interfaces, ever; None where nobody counts.
+        round_trip_s: to the driver and back, as the kernel has measured it; None where it does not.
         lines: log lines that a rule asked for.
     """
 
@@ -133,6 +134,7 @@ class Beat:
     done_attempt: int = 0
     copies: tuple[Copy, ...] = ()
     sent_bytes: int | None = None
+    round_trip_s: float | None = None
     lines: tuple[str, ...] = ()
 
 

@@ -202,6 +202,7 @@ class ExecutorProcess:
             done_attempt=self._done_attempt,
             copies=self._copies.all,
             sent_bytes=sent_bytes(),
+            round_trip_s=self._channel.round_trip_s() if self._channel else None,
             lines=attempt.lines.new() if attempt else (),
         )
 

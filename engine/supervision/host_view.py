@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PROC = Path("/proc")
 _BUSY = {
+    Activity.CHECKPOINT: "checkpoint",
     Activity.COMPILE: "compile",
     Activity.EVALUATION: "evaluation",
     Activity.DECLARED: "evaluation",

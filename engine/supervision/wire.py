@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import socket
 import struct
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ MOST_BYTES = 4 << 20
 """Of one frame."""
 _PIECE_BYTES = 1 << 20
 _SHAKE_S = 10.0
+_TCP_INFO_BYTES = 72
+_SMOOTHED_AT = 68  # tcpi_rtt, in struct tcp_info
 KEY_FILE = "job.key"
 HEARD = b"heard "
 """Begins the driver's answer to a heartbeat: of how many steps it has taken note."""
@@ -128,6 +131,20 @@ class Channel:
             if len(piece) != min(_PIECE_BYTES, len(into) - first):
                 raise WireError("a piece of another size than was told")
             into[first : first + len(piece)] = piece
+
+    def round_trip_s(self) -> float | None:
+        """Of packets to the other end and back, lately (Linux: struct tcp_info); else None."""
+        connection = self._writer.get_extra_info("socket")
+        if connection is None or not hasattr(socket, "TCP_INFO"):
+            return None
+        try:
+            facts = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        except OSError:
+            return None
+        if len(facts) < _TCP_INFO_BYTES:
+            return None
+        (microseconds,) = struct.unpack_from("=I", facts, _SMOOTHED_AT)
+        return float(microseconds) / 1e6
 
     async def close(self) -> None:
         """End the connection; what the other end makes of it is its own."""

@@ -7,7 +7,6 @@ one that has it: MegaScale traced decaying efficiency to that (sections 5.2 and 
 from __future__ import annotations
 
 import gc
-import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,8 +19,8 @@ _FULL_EVERY = 100  # steps
 class CollectionAtStepEnds:
     """:class:`~engine.step_hook.StepHook` that has Python collect after steps only.
 
-    Records the seconds of each collection, and what it freed. Until closed, Python collects at no
-    other time.
+    Records what each freed; how long they take is counted with all that a step costs. Until closed,
+    Python collects at no other time.
     """
 
     def __init__(self, recorder: Recorder, *, full_every: int = _FULL_EVERY) -> None:
@@ -37,9 +36,7 @@ class CollectionAtStepEnds:
 
     def on_step_end(self, step: int) -> None:
         """Collect what is young, and now and then everything."""
-        begun = time.perf_counter()
         freed = gc.collect(_YOUNG if step % self._full_every else _ALL)
-        self._recorder.sample("gc_s", time.perf_counter() - begun, step)
         self._recorder.sample("gc_freed", freed, step)
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ checkpoint in a thread of each rank, and publishes it; a save that fails is a wa
 from __future__ import annotations
 
 import logging
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,12 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from collectors.errors import OpsuiteError, StorageError
 from collectors.level import Level, declare
+from collectors.recorder import NullRecorder
 from engine.models.huggingface import save_description
 from engine.training.checkpoint import STATE, Progress, fingerprint, flush, storage_error
 from engine.training.staging import Staging
 from engine.training.state import alone
+from engine.training.storage_pace import StoragePace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,13 +77,16 @@ class Saver:
         self._files = _files(self._staging, mesh)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self._pace = StoragePace(recorder if mesh.rank == 0 else NullRecorder())  # all wait alike
 
     def save(self, step: int, samples: int) -> None:
         """Take the state after ``step``, and write it while training goes on.
 
         Waits for the save before, if that still goes on: there is one copy in memory.
         """
+        begun = time.monotonic()
         self.finish()
+        self._pace.waited(time.monotonic() - begun, step)
         self._mesh.tp.check()
         self._staging.copy()
         progress = Progress(step=step, samples=samples, corpus=self._corpus)
@@ -98,8 +104,10 @@ class Saver:
 
     def _write(self, progress: Progress) -> None:
         try:
+            begun = time.monotonic()
             with self._recorder.span(_WRITING, progress.step):
                 self.latest = self._write_all(progress)
+            self._pace.wrote(time.monotonic() - begun, progress.step)
         except StorageError as error:
             self.latest = None
             if self._mesh.rank == 0:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from collectors.board import Activity
-from engine.process_meter import ProcessMeter
+from engine.metering.process_meter import ProcessMeter
 from engine.training.optimizer import own_norm, sum_over
 from engine.training.witness import StepNumbers
 
@@ -126,6 +126,7 @@ class Trainer:
             self._saver.finish()
         finally:
             self._saver.close()
+            self._meter.close()
             for hook in self._hooks:
                 hook.close()
         achieved = self._accounting.achieved(seconds, last_step - first_step + 1)
@@ -213,10 +214,7 @@ class Trainer:
 
     def _sample(self, step: int, **whole_run: float) -> None:
         """Each rank records its own cost; what all ranks agree on is recorded once."""
-        usage = self._meter.read()
-        self._recorder.sample("cpu_time_s", usage.cpu_time_s, step)
-        if usage.run_queue_wait_s is not None:
-            self._recorder.sample("run_queue_wait_s", usage.run_queue_wait_s, step)
+        self._meter.read().record(self._recorder, step)
         if self._mesh.rank == 0:
             self._recorder.sample("tokens", self._config.tokens_per_step, step)
             for name, value in whole_run.items():

@@ -11,8 +11,8 @@ from collectors.clock import host_name
 from collectors.recorder import Identity, open_recorder
 from collectors.samplers.garbage import GarbageWatch
 from engine.device_spans import open_device_spans
+from engine.metering.process_meter import ProcessMeter
 from engine.presence.presence import Presence
-from engine.process_meter import ProcessMeter
 from engine.watching.backwards import Backwards
 from engine.watching.collectives import Collectives
 from engine.watching.farewell import Farewell
@@ -93,10 +93,7 @@ class WatchedRank:
         self._long_work.look()
 
     def _after_step(self, step: int) -> None:
-        usage = self._meter.read()
-        self._recorder.sample("cpu_time_s", usage.cpu_time_s, step)
-        if usage.run_queue_wait_s is not None:
-            self._recorder.sample("run_queue_wait_s", usage.run_queue_wait_s, step)
+        self._meter.read().record(self._recorder, step)
         self._long_work.look()
         if self.timeline.device is not None:
             self.timeline.device.resolve()

@@ -43,6 +43,8 @@ def healthy_run(seed: int, *, ranks: int = 2, noise: float = 0.05, drift: float 
             blocked=np.zeros(shape),
             run_queue_wait=np.abs(rng.normal(0.001, 0.0005, shape)),
             cpu_time=0.1 * level,
+            throttled=np.zeros(shape),
+            garbage=np.zeros(shape),
         )
     )
 
@@ -90,6 +92,8 @@ def first_steps(times: StepTimes, count: int) -> StepTimes:
         blocked=times.blocked[:count],
         run_queue_wait=times.run_queue_wait[:count],
         cpu_time=times.cpu_time[:count],
+        throttled=times.throttled[:count],
+        garbage=times.garbage[:count],
     )
 
 
@@ -134,6 +138,20 @@ def test_slow_rank_is_named_with_its_steps(ranks: int, factor: float) -> None:
         assert finding.slowdown == pytest.approx(factor, rel=0.1)
         assert finding.phase == "backward"
         assert finding.cause == "cpu_contention"
+
+
+@pytest.mark.parametrize("spent", ["throttled", "garbage"])
+def test_what_a_rank_is_stopped_by_is_told_from_contention_and_work(spent: str) -> None:
+    causes = {"throttled": "cpu_throttling", "garbage": "garbage_collection"}
+    for seed in range(10):
+        run = slowed(healthy_run(seed), 1, 40, 80, 2.0, waits=spent == "throttled")
+        lost = np.zeros_like(run.duration)
+        lost[39:80, 1] = run.work[39:80, 1] / 2
+        lost += 0.001
+        throttled, garbage = (lost, run.garbage) if spent == "throttled" else (run.throttled, lost)
+        run = replace(run, throttled=throttled, garbage=garbage)
+        (finding,) = find_stragglers(run)
+        assert (finding.ranks, finding.cause) == ((1,), causes[spent])
 
 
 def test_share_lost_is_what_the_run_would_have_saved() -> None:

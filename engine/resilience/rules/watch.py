@@ -7,6 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from engine.resilience.rules.keywords import Keywords
+from engine.resilience.rules.link import Link
 from engine.resilience.rules.numbers import Numbers
 from engine.resilience.rules.overdue import Overdue
 from engine.resilience.rules.rule import Sight
@@ -40,6 +41,7 @@ class Watch:
             Numbers(attempt, repeated, norms),
             Keywords(attempt),
             Traffic(attempt),
+            Link(attempt),
         )
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
         self.sight = Sight(moved_s=attempt.begun_s, step=attempt.step)

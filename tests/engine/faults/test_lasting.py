@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from engine.faults.cgroup import why_no_cgroup
 from engine.faults.gc_storm import GcStorm
@@ -70,6 +72,8 @@ def test_a_storm_collects_in_its_steps_only(place: Place, events: Any) -> None:
         nonlocal collections
         collections += phase == "start"
 
+    model = torch.nn.Identity()
+    place = replace(place, modules=(model,))
     injector = GcStorm(rank=0, steps=Steps(2, 3), ms=60).inject(place)
     assert injector is not None
     counts, took = [], []
@@ -78,10 +82,13 @@ def test_a_storm_collects_in_its_steps_only(place: Place, events: Any) -> None:
     gc.callbacks.append(count)
     try:
         for step in (1, 2, 3, 4):
-            collections, began = 0, time.monotonic()
             injector.on_step_begin(step)
+            collections, began = 0, time.monotonic()
+            model(0)
             took.append(time.monotonic() - began)
             counts.append(collections)
+            model(0)  # of the next micro-batch
+            assert collections == counts[-1]
             injector.on_step_end(step)
         assert not gc.isenabled()
     finally:

@@ -105,3 +105,22 @@ def test_each_word_in_the_log_is_told_once_for_each_host() -> None:
     assert len(_beat(watch, "a", 1.0, lines=("NVRM: Xid 79", "NVRM: xid 31"))) == 1
     assert not _beat(watch, "a", 2.0, lines=("NVRM: Xid 79",))
     assert len(_beat(watch, "b", 2.0, lines=("NVRM: Xid 79",))) == 1
+
+
+def test_a_host_whose_round_trips_grow_has_a_slow_link() -> None:
+    watch = _watch()
+    found: list[Incident] = []
+    for beat in range(40):
+        congested = 0.38 if 20 <= beat < 30 else 0.0004
+        assert not _beat(watch, "a", float(beat), round_trip_s=0.0004)
+        found += _beat(watch, "b", float(beat), round_trip_s=congested)
+    (incident,) = found
+    assert (incident.cause, incident.hosts, incident.recover) == (Cause.LINK, ("b",), False)
+
+
+def test_a_link_over_which_all_take_long_is_as_ever() -> None:
+    watch = _watch()
+    for beat in range(40):
+        assert not _beat(watch, "a", float(beat), round_trip_s=0.12 if beat else 0.03)
+        assert not _beat(watch, "b", float(beat), round_trip_s=0.3 if beat % 3 == 2 else 0.09)
+        assert not _beat(watch, "b", float(beat))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -82,6 +83,25 @@ def test_frames_come_whole_and_in_order(messages: list[bytes]) -> None:
 
 async def hear(channel: Channel) -> None:
     await channel.receive()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel does not tell round trips")
+def test_round_trips_are_measured() -> None:
+    trips: list[float | None] = []
+
+    async def answer(channel: Channel) -> None:
+        await channel.send(await channel.receive())
+
+    async def call(address: str) -> None:
+        channel = await connect(address, KEY)
+        await channel.send(b"there and back")
+        await channel.receive()
+        trips.append(channel.round_trip_s())
+        await channel.close()
+
+    talk(answer, call)
+    assert trips[0] is not None
+    assert 0.0 < trips[0] < 0.1
 
 
 def test_another_key_is_refused() -> None:

@@ -1,11 +1,10 @@
-"""What a process costs its machine: CPU time, and time spent waiting for a core."""
+"""How long this process's threads waited for a core."""
 
 from __future__ import annotations
 
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,22 +16,8 @@ _NS = 1e-9
 _LOOK_S = 1.0  # how often to look for new threads: listing them costs more than reading them
 
 
-@dataclass(frozen=True, kw_only=True)
-class Usage:
-    """Over an interval of one process, all threads together.
-
-    Attributes:
-        cpu_time_s: time on a core.
-        run_queue_wait_s: time ready to run and waiting for a core; None where the kernel does not
-            tell.
-    """
-
-    cpu_time_s: float
-    run_queue_wait_s: float | None
-
-
-class ProcessMeter:
-    """Usage between successive readings of this process.
+class ThreadWaits:
+    """Waits between successive readings, all threads together.
 
     What a thread waited in its first second, until it is found, counts when it is found.
     """
@@ -42,26 +27,21 @@ class ProcessMeter:
         self._clock = clock
         self._files: dict[str, int] = {}
         self._looked_s = -_LOOK_S
-        self._cpu_s = time.process_time()
-        self._waits = self._read_waits()
+        self._waits = self._read()
 
-    def read(self) -> Usage:
-        """The usage since the last reading."""
-        cpu_s, waits = time.process_time(), self._read_waits()
-        used = cpu_s - self._cpu_s
-        waited = None
-        if waits is not None and self._waits is not None:
-            before = self._waits
-            waited = _NS * sum(max(0, ns - before.get(t, 0)) for t, ns in waits.items())
-        self._cpu_s, self._waits = cpu_s, waits
-        return Usage(cpu_time_s=used, run_queue_wait_s=waited)
+    def added_s(self) -> float | None:
+        """Seconds since the last reading; None where the kernel does not tell."""
+        before, self._waits = self._waits, self._read()
+        if self._waits is None or before is None:
+            return None
+        return _NS * sum(max(0, ns - before.get(t, 0)) for t, ns in self._waits.items())
 
     def close(self) -> None:
         """Close the kernel's files."""
         while self._files:
             os.close(self._files.popitem()[1])
 
-    def _read_waits(self) -> dict[str, int] | None:
+    def _read(self) -> dict[str, int] | None:
         """Nanoseconds waited, by thread (Linux: Documentation/scheduler/sched-stats.rst)."""
         try:
             if self._clock() - self._looked_s >= _LOOK_S:

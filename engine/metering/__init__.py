@@ -1,0 +1,1 @@
+"""What each step costs the process that does it."""
