@@ -18,12 +18,12 @@ _RANKS = "SELECT rank, host FROM ranks WHERE run_id = ? ORDER BY rank"
 _STEPS = (
     "SELECT step, rank, duration_s, blocked_s, run_queue_wait_s, cpu_time_s,"
     " coalesce(throttled_s, 0.0) AS throttled_s, coalesce(gc_s, 0.0) AS gc_s FROM steps"
-    " WHERE run_id = ? ORDER BY start_ns"
+    " WHERE run_id = ? AND start_ns >= ? ORDER BY start_ns"
 )
 # Rank 0 alone writes checkpoints: comparing ranks there would blame it for its duty.
 _PHASES = (
-    "SELECT step, rank, phase, own_s FROM phases WHERE run_id = ? AND phase <> 'checkpoint'"
-    " ORDER BY start_ns"
+    "SELECT step, rank, phase, own_s FROM phases WHERE run_id = ? AND start_ns >= ?"
+    " AND phase <> 'checkpoint' ORDER BY start_ns"
 )
 
 
@@ -92,9 +92,10 @@ class StepTimes:
         return float(np.nansum(np.nanmax(self.duration, axis=1))) if self.steps.size else 0.0
 
 
-def load_step_times(source: Source, run_id: str) -> StepTimes:
-    """Read one run's times; a run without recorded steps gives empty arrays."""
-    ranks, steps, phases = (source.arrays(sql, [run_id]) for sql in (_RANKS, _STEPS, _PHASES))
+def load_step_times(source: Source, run_id: str, *, since_ns: int = 0) -> StepTimes:
+    """Read one run's times, from some moment on; without recorded steps, arrays are empty."""
+    ranks = source.arrays(_RANKS, [run_id])
+    steps, phases = (source.arrays(sql, [run_id, since_ns]) for sql in (_STEPS, _PHASES))
     grid = _Grid(steps["step"], steps["rank"])
     hosts = dict(zip(ranks["rank"].tolist(), ranks["host"].tolist(), strict=True))
     return StepTimes(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from engine.resilience.messages import Place, Resume, Start
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from engine.resilience.messages import Beat, Ended
     from engine.resilience.recovery_point import RecoveryPoint
@@ -61,6 +61,10 @@ class Course:
     def has(self, host: str) -> bool:
         """Whether it has ranks."""
         return any(place.host == host for place in self.places)
+
+    def hosts_of(self, ranks: Collection[int]) -> tuple[str, ...]:
+        """Those that have one of these ranks."""
+        return tuple(each.host for each in self.places if any(r in each.ranks for r in ranks))
 
     def note_beginning(self, host: str) -> bool:
         """A host's ranks have begun; whether all have."""

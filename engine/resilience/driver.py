@@ -252,10 +252,14 @@ class Driver(Recovery):
             for host in self.roster
         )
         recover = slow.certain and spare and self.phase is Phase.RUNNING
-        detail = slow.detail
-        self._find(
-            Incident(cause=Cause.SLOW, hosts=slow.hosts, detail=detail, recover=recover), now
+        incident = Incident(
+            cause=Cause.SLOW,
+            hosts=slow.hosts or self.course.hosts_of(slow.ranks),
+            ranks=slow.ranks,
+            detail=slow.detail,
+            recover=recover,
         )
+        self._find(incident, now)
 
     def _obey(self, asked: Asked, now: float) -> None:
         self.outbox.note("person.asked", wish=str(asked.wish), host=asked.host, why=asked.why)

@@ -316,9 +316,14 @@ class OnDisk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slow:
-    """A finding says that a host or rank is slow."""
+    """A finding says that ranks, or hosts, are slow.
 
-    hosts: tuple[str, ...]
+    Attributes:
+        certain: whether it is worth a restart on another host.
+    """
+
+    hosts: tuple[str, ...] = ()
+    ranks: tuple[int, ...] = ()
     detail: str
     certain: bool = False
 

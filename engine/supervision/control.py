@@ -5,6 +5,7 @@ against its schema; what is not understood is answered, and changes nothing.
 
     {"version": 1, "ask": "status"}
     {"version": 1, "ask": "evict", "host": "node7", "why": "flaky link"}
+    {"version": 1, "ask": "slow", "rank": 12, "why": "1.40 times as long: cpu_throttling"}
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from collectors.daemon import endpoint
 from collectors.errors import TimedOut, Unreachable, UsageError
 from collectors.settings import Settings
-from engine.resilience.messages import VERSION, Asked, Wish
+from engine.resilience.messages import VERSION, Asked, Slow, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +36,27 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     version: Literal[1]
-    ask: Literal["status", "evict", "pause", "resume", "stop", "restart"]
+    ask: Literal["status", "evict", "pause", "resume", "stop", "restart", "slow"]
     host: str = ""
+    rank: int | None = Field(None, ge=0)
     why: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.ask == "evict" and not self.host:
+            raise ValueError("evict needs a host")
+        if self.ask == "slow" and self.rank is None:
+            raise ValueError("slow needs a rank")
+        return self
+
+    @property
+    def event(self) -> Asked | Slow | None:
+        """For the driver; None: nothing is to be done."""
+        if self.ask == "status":
+            return None
+        if self.rank is not None and self.ask == "slow":
+            return Slow(ranks=(self.rank,), detail=self.why, certain=True)
+        return Asked(wish=Wish(self.ask), host=self.host, why=self.why)
 
 
 def socket_path(run: Path) -> Path:
@@ -50,12 +69,12 @@ class ControlSocket:
     """The driver's end.
 
     Args:
-        ask: does what a person wishes.
+        ask: does what is asked.
         describe: what is going on.
     """
 
     def __init__(
-        self, run: Path, ask: Callable[[Asked], None], describe: Callable[[], dict[str, Any]]
+        self, run: Path, ask: Callable[[Asked | Slow], None], describe: Callable[[], dict[str, Any]]
     ) -> None:
         self._path = socket_path(run)
         self._ask = ask
@@ -94,14 +113,14 @@ class ControlSocket:
             request = Request.model_validate_json(line)
         except ValidationError as error:
             return {"version": VERSION, "error": str(error.errors(include_url=False)[0]["msg"])}
-        if request.ask != "status":
-            if request.ask == "evict" and not request.host:
-                return {"version": VERSION, "error": "evict needs a host"}
-            self._ask(Asked(wish=Wish(request.ask), host=request.host, why=request.why))
+        if (event := request.event) is not None:
+            self._ask(event)
         return {"version": VERSION, "status": self._describe()}
 
 
-def ask(run: Path, request: str, *, host: str = "", why: str = "") -> dict[str, Any]:
+def ask(
+    run: Path, request: str, *, host: str = "", rank: int | None = None, why: str = ""
+) -> dict[str, Any]:
     """Ask a run's driver something; gives its status after.
 
     Raises:
@@ -110,7 +129,7 @@ def ask(run: Path, request: str, *, host: str = "", why: str = "") -> dict[str, 
         UsageError: it refuses.
     """
     path = socket_path(run)
-    content = {"version": VERSION, "ask": request, "host": host, "why": why}
+    content = {"version": VERSION, "ask": request, "host": host, "rank": rank, "why": why}
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_ANSWER_S)
         try:

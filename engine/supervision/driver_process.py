@@ -32,6 +32,7 @@ from engine.resilience.messages import (
     Disconnected,
     Hello,
     OnDisk,
+    Slow,
     Tick,
     Wish,
 )
@@ -223,7 +224,7 @@ class DriverProcess:
 
     # -- people ---
 
-    def _ask(self, asked: Asked) -> None:
+    def _ask(self, asked: Asked | Slow) -> None:
         self._happen(asked)
 
     def _describe(self) -> dict[str, Any]:

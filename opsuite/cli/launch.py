@@ -224,12 +224,14 @@ def _launch(config: RunConfig, home: Path, resume: RunDirectory | None) -> Launc
 def _watched(run: RunDirectory, config: RunConfig) -> Iterator[None]:
     """Around the ranks: their progress, and who looks for hangs."""
     from collectors.settings import Settings
+    from opsuite.straggler_watch import StragglerWatch
     from opsuite.watchdog.guard import Guard
     from tui.progress import show_progress
 
     settings = Settings.from_environment()
     with (
         Guard(run, wanted=settings.watchdog and settings.record),
+        StragglerWatch(settings.home, run, wanted=settings.record and config.resilience.recover),
         show_progress(run, total_steps=config.train.steps),
     ):
         yield

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.resilience.config import ResilienceConfig
 from engine.resilience.driver import Driver
-from engine.resilience.effects import FindOnDisk, Finish, Tell
+from engine.resilience.effects import FindOnDisk, Finish, Note, Tell
 from engine.resilience.messages import (
     Asked,
     Beat,
@@ -18,6 +18,7 @@ from engine.resilience.messages import (
     Hello,
     Release,
     Resume,
+    Slow,
     Start,
     StepDone,
     Stop,
@@ -212,6 +213,24 @@ def test_an_evicted_host_gets_no_ranks_and_a_standby_takes_its_place() -> None:
     job.tell(Stopped(host="a", attempt=1))
     orders = _orders(job.tell(Stopped(host="b", attempt=1)), Start)
     assert set(orders) == {"b", "c"}
+
+
+def test_a_rank_that_is_certainly_slow_is_moved_where_a_host_stands_by() -> None:
+    slow = Slow(ranks=(1,), detail="twice as long", certain=True)
+    job = _Job().run("a", "b", "c")
+    assert set(_orders(job.tell(slow), Stop)) == {"a", "b"}
+    job.tell(Stopped(host="a", attempt=1))
+    orders = _orders(job.tell(Stopped(host="b", attempt=1)), Start)
+    assert set(orders) == {"a", "c"}
+
+
+def test_a_slow_rank_is_told_of_where_nobody_stands_by_or_it_is_not_sure() -> None:
+    for hosts, certain in (("ab", True), ("abc", False)):
+        job = _Job().run(*hosts)
+        effects = job.tell(Slow(ranks=(1,), detail="slow", certain=certain))
+        assert not _orders(effects, Stop)
+        [told] = [e for e in effects if isinstance(e, Note) and e.name == "incident"]
+        assert (told.facts["cause"], told.facts["hosts"]) == ("slow host", ["b"])
 
 
 def test_a_job_that_goes_on_after_a_pause_waits_for_its_ranks_to_end() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from collectors.errors import Unreachable, UsageError
-from engine.resilience.messages import Asked, Wish
+from engine.resilience.messages import Asked, Slow, Wish
 from engine.supervision.control import ControlSocket, ask, socket_path
 from engine.supervision.driver_state import DriverState
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def with_driver(run: Path, do: Callable[[], Any]) -> tuple[list[Asked], Any]:
+def with_driver(run: Path, do: Callable[[], Any]) -> tuple[list[Asked | Slow], Any]:
     """What a driver was asked while ``do`` ran in a thread, and what that gave."""
-    asked: list[Asked] = []
+    asked: list[Asked | Slow] = []
 
     async def main() -> Any:
         control = ControlSocket(run, asked.append, lambda: {"phase": "running"})
@@ -40,11 +40,16 @@ def test_wishes_come_to_the_driver(tmp_path: Path) -> None:
             ask(tmp_path, "status"),
             ask(tmp_path, "evict", host="node7", why="flaky"),
             ask(tmp_path, "pause"),
+            ask(tmp_path, "slow", rank=3, why="twice as long"),
         ]
 
     asked, answers = with_driver(tmp_path, people)
-    assert asked == [Asked(wish=Wish.EVICT, host="node7", why="flaky"), Asked(wish=Wish.PAUSE)]
-    assert answers == [{"phase": "running"}] * 3
+    assert asked == [
+        Asked(wish=Wish.EVICT, host="node7", why="flaky"),
+        Asked(wish=Wish.PAUSE),
+        Slow(ranks=(3,), detail="twice as long", certain=True),
+    ]
+    assert answers == [{"phase": "running"}] * 4
     assert not socket_path(tmp_path).exists()
 
 
@@ -57,6 +62,8 @@ def test_wishes_come_to_the_driver(tmp_path: Path) -> None:
         b'{"version": 2, "ask": "stop"}\n',
         b'{"version": 1, "ask": "stop", "more": 1}\n',
         b'{"version": 1, "ask": "explode"}\n',
+        b'{"version": 1, "ask": "slow"}\n',
+        b'{"version": 1, "ask": "slow", "rank": -1}\n',
         b'{"version": "1", "ask": "stop"}\n',
         b'{"version": 1, "ask": "evict"}\n',
         b"x" * 3_000_000,
