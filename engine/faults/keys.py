@@ -117,8 +117,10 @@ def duration_s(name: str, text: str) -> float:
     return float(text)
 
 
-def host_name(name: str, text: str) -> str:
-    """Read the name of a host."""
-    if not _HOST.fullmatch(text):
+def host_or_rank(name: str, text: str) -> str:
+    """Read the name of a host, or ``@RANK``."""
+    if text.startswith("@"):
+        whole_number(name, text[1:])
+    elif not _HOST.fullmatch(text):
         raise ValueError(f"{name}={text} is not a name of a host")
     return text

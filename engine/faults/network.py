@@ -6,8 +6,9 @@ from abc import ABC
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from engine.faults.host_fault import HostFault
 from engine.faults.host_network import HostNetwork
-from engine.faults.keys import between, host_name, key
+from engine.faults.keys import between, key
 from engine.faults.outside import PassingFault
 
 if TYPE_CHECKING:
@@ -17,15 +18,13 @@ _NEEDS = "root, and network namespaces that the hosts are in"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _NetworkFault(PassingFault, ABC):
-    host: str = key("the host that it strikes", host_name)
-
+class _NetworkFault(HostFault, PassingFault, ABC):
     def unavailable(self, scene: Scene) -> str:
         network = scene.network()
         if network is None:
             return HostNetwork.why_unavailable() or "the hosts are not in networks of their own"
-        if self.host not in network.hosts:
-            return f"there is no host {self.host}: there are {', '.join(network.hosts)}"
+        if (host := self.struck_host(scene)) not in network.hosts:
+            return f"there is no host {host}: there are {', '.join(network.hosts)}"
         return ""
 
 
@@ -37,9 +36,9 @@ class NetworkCut(_NetworkFault):
     needs: ClassVar[str] = _NEEDS
 
     def strike(self, scene: Scene) -> None:
-        network = _network(scene)
-        self.undone.callback(network.restore, self.host)
-        network.cut(self.host)
+        network, host = _network(scene), self.struck_host(scene)
+        self.undone.callback(network.restore, host)
+        network.cut(host)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +54,9 @@ class NetworkRate(_NetworkFault):
         return super().unavailable(scene) or HostNetwork.why_no_limits()
 
     def strike(self, scene: Scene) -> None:
-        network = _network(scene)
-        self.undone.callback(network.unlimited, self.host)
-        network.limit(self.host, self.kbit)
+        network, host = _network(scene), self.struck_host(scene)
+        self.undone.callback(network.unlimited, host)
+        network.limit(host, self.kbit)
 
 
 def _network(scene: Scene) -> HostNetwork:

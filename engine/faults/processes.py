@@ -7,7 +7,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from engine.faults.keys import host_name, key
+from engine.faults.host_fault import HostFault
 from engine.faults.outside import OutsideFault
 
 if TYPE_CHECKING:
@@ -15,15 +15,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExecutorKill(OutsideFault):
+class ExecutorKill(HostFault):
     """The executor of one host is killed by SIGKILL, and its ranks lose their parent."""
 
     name: ClassVar[str] = "executor-kill"
 
-    host: str = key("the host whose executor it is", host_name)
-
     def strike(self, scene: Scene) -> None:
-        os.kill(scene.executor_pid(self.host), signal.SIGKILL)
+        os.kill(scene.executor_pid(self.struck_host(scene)), signal.SIGKILL)
 
 
 @dataclass(frozen=True, kw_only=True)

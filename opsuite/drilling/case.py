@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _ALONE = {"parallel": {"tp": 1, "dp": 2}, "resilience": {"hosts": 1}}  # ranks have their own cores
 _FIRST, _LAST = 20, 90  # steps of the small job in which a fault may strike
 _LONGEST_DELAY_MS = 150
+_EVERY = 10  # steps between checkpoints, of those that damage one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Case:
     """One class.
 
     Attributes:
-        faults: with ``{rank}``, ``{host}``, ``{step}``, ``{later}``, ``{last}`` and ``{delay}``.
+        faults: with names of what is drawn, in braces.
         causes: as which of these an incident should record it.
         events: or which of these events should.
         findings: or which cause a diagnosis of the run should name.
@@ -50,11 +51,12 @@ class Case:
         """The faults at a random moment; the same for the same number."""
         chance = random.Random(f"{self.name}:{moment}")  # noqa: S311 - repeatable on purpose
         step = chance.randint(_FIRST, _LAST)
+        saved = step // _EVERY * _EVERY + _EVERY // 2  # no other save comes for some steps
         values = {
             "rank": chance.randrange(self.ranks),
-            "host": f"host{chance.randrange(2)}",
             "step": step,
-            "later": step + 8,
+            "saved": saved,
+            "later": saved + 3,
             "last": step + 25,
             "delay": chance.randrange(_LONGEST_DELAY_MS),
             "bit": chance.randrange(32),
@@ -120,12 +122,12 @@ CASES = (
         f"parameter-flip:{_ON_RANK},bit={{bit}},seed={{seed}}",
         causes="corrupted weights",
     ),
-    _case("executor-kill", "executor-kill:at_step={step},host={host}", causes="executor lost"),
+    _case("executor-kill", "executor-kill:at_step={step},host=@{rank}", causes="executor lost"),
     _case("driver-kill", "driver-kill:at_step={step}", events=frozenset({"job.driver-lost"})),
-    _case("network-cut", "network-cut:at_step={step},host={host},seconds=15", causes="host lost"),
+    _case("network-cut", "network-cut:at_step={step},host=@{rank},seconds=15", causes="host lost"),
     _case(
         "network-rate",
-        "network-rate:at_step={step},host={host},kbit=4000,seconds=10",
+        "network-rate:at_step={step},host=@{rank},kbit=4000,seconds=10",
         causes="slow link",
     ),
     _case(
@@ -142,18 +144,18 @@ CASES = (
     ),
     _case(
         "corrupt-shard",
-        "corrupt-shard:at_step={step}",
-        "executor-kill:at_step={later},host=host0",
-        "executor-kill:at_step={later},host=host1",
+        "corrupt-shard:at_step={saved},seed={seed}",
+        "executor-kill:at_step={later},host=@0",
+        "executor-kill:at_step={later},host=@3",
         events=frozenset({"checkpoint.damaged"}),
-        sections={"checkpoint": {"every": 10}},
+        sections={"checkpoint": {"every": _EVERY}},
     ),
     _case(
         "truncated-shard",
-        "truncated-shard:at_step={step}",
-        "executor-kill:at_step={later},host=host0",
-        "executor-kill:at_step={later},host=host1",
+        "truncated-shard:at_step={saved},seed={seed}",
+        "executor-kill:at_step={later},host=@0",
+        "executor-kill:at_step={later},host=@3",
         events=frozenset({"checkpoint.damaged"}),
-        sections={"checkpoint": {"every": 10}},
+        sections={"checkpoint": {"every": _EVERY}},
     ),
 )

@@ -21,7 +21,7 @@ VALUES = {
     "percent": st.integers(1, 10_000).map(str),
     "ms": st.integers(1, 600_000).map(str),
     "kbit": st.integers(8, 10**8).map(str),
-    "host": st.from_regex(r"[a-z0-9][a-z0-9.-]{0,20}", fullmatch=True),
+    "host": st.from_regex(r"[a-z0-9][a-z0-9.-]{0,20}|@(0|[1-9][0-9]{0,7})", fullmatch=True),
     "seconds": st.integers(1, 10**6).map(lambda ms: str(ms / 1000)),
 }
 
@@ -71,6 +71,7 @@ def test_what_may_be_left_out_has_its_default() -> None:
         ("sigkill:rank=1,step=0", "step=0 is not between 1"),
         ("parameter-flip:rank=1,step=1,bit=32", "bit=32 is not between 0 and 31"),
         ("network-cut:at_step=1,host=a b,seconds=1", "host=a b is not a name"),
+        ("network-cut:at_step=1,host=@-1,seconds=1", "host=-1 is not a whole number"),
         ("network-cut:at_step=1,host=a,seconds=0.0", "seconds=0.0 is not a number of seconds"),
     ],
 )

@@ -79,7 +79,7 @@ class Stage:
         return self._process.pid
 
     def host_of(self, rank: int) -> str:
-        return f"host{rank}"
+        return "a" if rank == 1 else "b"
 
     def network(self) -> HostNetwork | None:
         return self.net
@@ -107,7 +107,9 @@ def inject(tmp_path: Path, events: Any) -> Callable[[OutsideFault, Stage], Injec
     return make
 
 
-@pytest.mark.parametrize("fault", [ExecutorKill(at_step=3, host="a"), DriverKill(at_step=3)])
+@pytest.mark.parametrize(
+    "fault", [ExecutorKill(at_step=3, host=host) for host in ("a", "@1")] + [DriverKill(at_step=3)]
+)
 def test_a_process_is_killed_at_its_step_and_its_successor_lives(
     fault: OutsideFault, tmp_path: Path, events: Any, inject: Callable[..., Injection]
 ) -> None:
