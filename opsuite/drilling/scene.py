@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 
 class JobScene:
-    """Finds ranks by their boards, and processes by who started them.
+    """Finds ranks by their boards, and processes by who started them; faults share it, each in a
+    thread of its own.
 
     Args:
         network: what joins the hosts; None where they share one.
@@ -31,6 +33,7 @@ class JobScene:
         self._supervisor = supervisor
         self._network = network
         self._boards: dict[str, BoardReader] = {}
+        self._looking = threading.Lock()
 
     def rank_pid(self, rank: int) -> int:
         """The process of a rank just now.
@@ -77,11 +80,12 @@ class JobScene:
 
     def _live(self) -> list[BoardReader]:
         """Boards of ranks that live, the newest first."""
-        for path in (self._run / "boards").glob(f"*{SUFFIX}"):
-            if path.name not in self._boards:
-                with suppress(DataError, OSError):  # it has just begun
-                    self._boards[path.name] = BoardReader(path)
-        live = [each for each in self._boards.values() if _lives(each)]
+        with self._looking:
+            for path in (self._run / "boards").glob(f"*{SUFFIX}"):
+                if path.name not in self._boards:
+                    with suppress(DataError, OSError):  # it has just begun
+                        self._boards[path.name] = BoardReader(path)
+            live = [each for each in self._boards.values() if _lives(each)]
         return sorted(live, key=lambda each: -each.facts.since_ns)
 
     def _state(self) -> dict[str, Any]:
