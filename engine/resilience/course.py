@@ -25,7 +25,7 @@ class Course:
 
     def __init__(self) -> None:
         self.attempt = 0
-        self.places: tuple[Place, ...] = ()
+        self._places: dict[str, Place] = {}
         self.order: Start | None = None
         self.well: dict[str, float] = {}
         self._began: set[str] = set()
@@ -40,7 +40,7 @@ class Course:
         sources: tuple[str, ...],
     ) -> Start:
         """A new attempt; gives the order for its hosts."""
-        self.attempt, self.places = attempt, places
+        self.attempt, self._places = attempt, {place.host: place for place in places}
         self.well, self._began, self._heard = {}, set(), {}
         self.order = Start(
             generation=generation,
@@ -54,13 +54,18 @@ class Course:
         return self.order
 
     @property
+    def places(self) -> tuple[Place, ...]:
+        """Of its ranks, in their order."""
+        return tuple(self._places.values())
+
+    @property
     def hosts(self) -> tuple[str, ...]:
         """Those that have ranks, in the order of ranks."""
-        return tuple(place.host for place in self.places)
+        return tuple(self._places)
 
     def has(self, host: str) -> bool:
         """Whether it has ranks."""
-        return any(place.host == host for place in self.places)
+        return host in self._places
 
     def hosts_of(self, ranks: Collection[int]) -> tuple[str, ...]:
         """Those that have one of these ranks."""
@@ -69,12 +74,12 @@ class Course:
     def note_beginning(self, host: str) -> bool:
         """A host's ranks have begun; whether all have."""
         self._began.add(host)
-        return self._began.issuperset(self.hosts)
+        return self._began >= self._places.keys()
 
     def note_good_end(self, ended: Ended, now: float) -> bool:
         """A host's ranks have come to the end of the training; whether all have."""
         self.well.setdefault(ended.host, now)
-        return all(host in self.well for host in self.hosts)
+        return self.well.keys() >= self._places.keys()
 
     def begun_by(self, beat: Beat) -> bool:
         """Whether a heartbeat shows that a host's ranks have begun."""
@@ -109,7 +114,8 @@ class Course:
         """Back from data; its order is now this driver's."""
         course = cls()
         course.attempt = data["attempt"]
-        course.places = tuple(Place(**each) for each in data["places"])
+        places = (Place(**each) for each in data["places"])
+        course._places = {place.host: place for place in places}
         if data["order"]:
             step, resume, sources, origin = data["order"]
             course.order = Start(

@@ -104,8 +104,15 @@ class Driver(Recovery):
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event, now)
-        self._go_on(now)
+        if self._brings_on(event):
+            self._go_on(now)
         return self.outbox.take()
+
+    def _brings_on(self, event: Event) -> bool:
+        """Thousands of hosts say something every second: what time brings can wait for a tick."""
+        if isinstance(event, Hello):
+            return self.phase is Phase.GATHERING and len(self.roster.here) >= self.config.hosts
+        return not isinstance(event, Beat)
 
     # -- what executors report ---
 
@@ -141,7 +148,7 @@ class Driver(Recovery):
             if (beat.done_attempt or beat.attempt) == self.attempt:  # true also of a replaced one
                 self._listen(self.course.fresh(beat), now)
         if new_copies:
-            self.past.acknowledge(self.roster.here, self.places)
+            self.past.acknowledge(host, self.roster, self.places)
         if here:
             self._reconcile(host, now)
 
@@ -174,19 +181,24 @@ class Driver(Recovery):
 
     def _infer_beginning(self, beat: Beat, now: float) -> None:
         """The word that ranks have begun may be lost; a step of one shows that all have."""
+        if not self._waits_for_beginning:
+            return
         for host in self.course.hosts if beat.done else (beat.host,):
             if beat.done or self.course.begun_by(beat):
                 self._note_beginning(Began(host=host, attempt=self.attempt), now)
 
     def _note_beginning(self, began: Began, now: float) -> None:
-        waiting = self._watch is None and self.phase in (Phase.STARTING, Phase.ADOPTING)
-        if began.attempt != self.attempt or not waiting:
+        if began.attempt != self.attempt or not self._waits_for_beginning:
             return
         if self.course.note_beginning(began.host):
             self.ledger.train(now)
             self._begin_watch(now)
             if self.phase is Phase.STARTING:
                 self._run(now)
+
+    @property
+    def _waits_for_beginning(self) -> bool:
+        return self._watch is None and self.phase in (Phase.STARTING, Phase.ADOPTING)
 
     def _note_end(self, ended: Ended, now: float) -> None:
         host = self.roster.get(ended.host)

@@ -91,8 +91,14 @@ class Job:
 
     # -- for the next driver ---
 
+    @property
+    def promised(self) -> tuple[int, int]:
+        """What was said to be safe; when it changes, that is to be kept at once."""
+        return self.past.acknowledged, self.past.on_disk
+
     def to_json(self) -> dict[str, Any]:
-        """What the next driver must know; to be kept before the effects are carried out."""
+        """What the next driver must know: to be kept before effects are carried out, when what is
+        promised changes, and now and then, for the ledger."""
         return {
             "generation": self.generation,
             "phase": str(self.phase),

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.resilience.coverage import Coverage
 from engine.resilience.effects import FindOnDisk
 from engine.resilience.recovery_point import (
     Lineage,
     RecoveryPoint,
-    acknowledged,
     newest,
     newest_in_memory,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from engine.resilience.effects import Outbox
     from engine.resilience.hosts import Host
@@ -45,6 +45,7 @@ class Past:
         self._disk_checked = True
         self._disk_asked = False
         self._limit: int | None = None
+        self._coverage: Coverage | None = None
 
     def distrust_after(self, step: int) -> None:
         """States after later steps may be bad."""
@@ -61,13 +62,14 @@ class Past:
             self.on_disk = step
             self._disk_checked, self._disk_asked = True, False
 
-    def acknowledge(self, hosts: Sequence[Host], places: Sequence[Place]) -> None:
-        """Copies may have come."""
-        home = {rank: place.host for place in places for rank in place.ranks}
-        if home:
-            held = {host.name: host.copies for host in hosts}
-            found = acknowledged(held, home, self.lineage)
-            self.acknowledged = max(self.acknowledged, found)
+    def acknowledge(self, host: Host, roster: Iterable[Host], places: Sequence[Place]) -> None:
+        """Copies have come to a host."""
+        coverage = self._coverage or Coverage(places, self.lineage)
+        self._coverage = coverage
+        coverage.update(host)
+        if coverage.newest > self.acknowledged:  # unless one that held them is gone meanwhile
+            coverage.keep_only(each for each in roster if each.here)
+            self.acknowledged = max(self.acknowledged, coverage.newest)
 
     @property
     def expected(self) -> int:
@@ -96,6 +98,7 @@ class Past:
     def go_on(self, attempt: int, step: int) -> None:
         """An attempt begins after ``step``; what was beyond is given up, on the disk too."""
         self.lineage.begin(attempt, step)
+        self._coverage = None  # ranks may be elsewhere now, and copies of what was given up
         self._limit = None
         self.acknowledged = min(self.acknowledged, step)
         self.on_disk = min(self.on_disk, step)

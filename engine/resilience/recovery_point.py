@@ -91,23 +91,3 @@ def newest(memory: RecoveryPoint | None, on_disk: int) -> RecoveryPoint:
     if on_disk > 0:
         return RecoveryPoint(step=on_disk, resume=Resume.DISK)
     return RecoveryPoint(step=0, resume=Resume.NOTHING)
-
-
-def acknowledged(
-    held: Mapping[str, Iterable[Copy]],
-    home: Mapping[int, str],
-    lineage: Lineage,
-) -> int:
-    """The newest step that survives the loss of any one host: every rank's copy is held elsewhere
-    than where the rank runs. With one host: of which every copy is held at all. 0: none.
-
-    Args:
-        home: of each rank, its host.
-    """
-    alone = len(set(home.values())) == 1
-    covered: dict[int, set[int]] = defaultdict(set)
-    for host, copies in held.items():
-        for copy in copies:
-            if lineage.holds(copy) and (alone or home.get(copy.rank) != host):
-                covered[copy.step].add(copy.rank)
-    return max((step for step, found in covered.items() if found >= set(home)), default=0)

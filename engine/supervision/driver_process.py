@@ -143,8 +143,10 @@ class DriverProcess:
     # -- decisions ---
 
     def _happen(self, event: Event) -> None:
+        promised = self._driver.promised
         effects = self._driver.handle(event, time.monotonic())
-        if effects or not isinstance(event, Tick):
+        changed = effects or promised != self._driver.promised
+        if changed or not isinstance(event, Tick | Beat) or self._state.is_old:
             self._state.keep(self._driver.to_json())
         for effect in effects:
             self._carry_out(effect)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 from collectors.atomic import write_atomically
@@ -18,6 +19,7 @@ from engine.supervision.job_spec import DRIVER
 if TYPE_CHECKING:
     from pathlib import Path
 
+_REST = 20.0  # times as long as writing takes
 _NAME = re.compile(r"generation-(\d{6})\.json")
 
 
@@ -45,6 +47,7 @@ class DriverState:
             os.close(descriptor)
             break
         self.past = self._newest(sorted(known, reverse=True))
+        self._next_s = 0.0
 
     @property
     def replaced(self) -> bool:
@@ -57,7 +60,16 @@ class DriverState:
         Raises:
             OSError: the disk refused.
         """
+        begun = time.monotonic()
         write_atomically(self._path(self.generation), json.dumps(state))
+        now = time.monotonic()
+        self._next_s = now + (now - begun) * _REST
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it is time to write again, though nothing new depends on it: the state of a large
+        job takes longer to write than the time between two heartbeats."""
+        return time.monotonic() >= self._next_s
 
     def _newest(self, generations: list[int]) -> dict[str, Any] | None:
         for generation in generations:

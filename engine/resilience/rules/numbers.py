@@ -37,6 +37,7 @@ class Numbers:
         self, attempt: Attempt, repeated: Mapping[str, Sequence[Any]], norms: deque[float]
     ) -> None:
         self._attempt = attempt
+        self._ranks = attempt.ranks
         self._repeated = repeated
         self._told: dict[int, dict[int, StepDone]] = defaultdict(dict)
         self._norms = norms
@@ -49,7 +50,7 @@ class Numbers:
             told[done.rank] = done
             if not done.intact:
                 found.append(self._weights(done))
-            if len(told) == self._attempt.ranks:
+            if len(told) == self._ranks:
                 found += self._judge_until(done.step)
         return found
 
@@ -84,7 +85,7 @@ class Numbers:
         return found
 
     def _not_a_number(self, step: int, ranks: Sequence[int]) -> Incident:
-        some = 0 < len(ranks) < self._attempt.ranks
+        some = 0 < len(ranks) < self._ranks
         again = not some and self._elsewhere(Cause.NAN_BATCH, step, ())
         return Incident(
             cause=Cause.NAN_RANK if some else Cause.NAN_BATCH,

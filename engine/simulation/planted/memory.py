@@ -11,7 +11,7 @@ from engine.resilience.past import Past
 from engine.resilience.recovery_point import Lineage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from engine.resilience.cause import Incident
     from engine.resilience.hosts import Host
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 
 class _AcknowledgesOwnCopies(Past):
-    def acknowledge(self, hosts: Sequence[Host], places: Sequence[Place]) -> None:
-        for step in (copy.step for host in hosts for copy in host.copies):
-            self.acknowledged = max(self.acknowledged, step)
+    def acknowledge(self, host: Host, roster: Iterable[Host], places: Sequence[Place]) -> None:
+        self.acknowledged = max([self.acknowledged, *(copy.step for copy in host.copies)])
 
 
 class AcknowledgesOwnCopies(Driver):

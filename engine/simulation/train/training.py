@@ -91,7 +91,8 @@ class Training:
             if (host := job.hosts.get(place.host)) is not None:
                 host.copies = self._copies((place, before[place.host]), step)
         job.beat(job.timeline.now, news=True)
-        job.driver.past.acknowledge(job.driver.roster.here, places)
+        for told in job.driver.roster.here:
+            job.driver.past.acknowledge(told, job.driver.roster, places)
 
     def _copies(self, places: tuple[Place, ...], step: int) -> tuple[Copy, ...]:
         ranks = {rank for place in places for rank in place.ranks}

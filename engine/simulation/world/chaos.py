@@ -180,6 +180,7 @@ class Chaos:
         driver = self._world.drivers.newest
         if driver is None or not driver.alive:
             return False
+        driver.leave()
         driver.doom = fault
         return True
 

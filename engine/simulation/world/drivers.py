@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from engine.simulation.world.world import World
 
 TICK_S = 1.0
+_WRITES = 0.5  # of the events upon which nothing new depends
 
 
 class DriverProcess:
@@ -100,7 +101,8 @@ class DriverProcess:
 
     def handle(self, event: Event) -> None:
         """Tell the state machine; write; do what it wants."""
-        if self.doom is not None:
+        promised = self.core.promised
+        if self.doom is not None and self.world.chance("drivers").random() < _WRITES:
             self.leave()  # what was written before
         effects = self.core.handle(event, self.world.timeline.now)
         self.world.trace(f"driver{self.generation}", event, effects)
@@ -110,6 +112,8 @@ class DriverProcess:
         if doomed:
             self._crash(effects)
             return
+        if self.doom is not None and (effects or promised != self.core.promised):
+            self.leave()
         for effect in effects:
             self._carry_out(effect)
 

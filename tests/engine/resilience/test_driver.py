@@ -133,6 +133,7 @@ def test_the_next_driver_adopts_ranks_that_go_on() -> None:
     second.hello("a", "b", attempt=1)
     second.beat("a")
     second.beat("b")
+    second.tell(Tick())
     assert second.driver.phase is Phase.RUNNING
     assert second.driver.attempt == 1
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.resilience.messages import Copy, Resume
+from engine.resilience.coverage import Coverage
+from engine.resilience.hosts import Host
+from engine.resilience.messages import Copy, Place, Resume
 from engine.resilience.recovery_point import (
     Lineage,
     RecoveryPoint,
-    acknowledged,
     newest,
     newest_in_memory,
 )
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOSTS = ("a", "b", "c")
 _RANKS = 3
+_PLACES = tuple(Place(host=host, first=rank, count=1) for rank, host in enumerate(_HOSTS))
 _copies = st.builds(
     Copy,
     attempt=st.integers(1, 4),
@@ -88,7 +90,9 @@ def test_what_is_acknowledged_survives_the_loss_of_any_host(
 ) -> None:
     """Each rank's own host has its copy as well, made at once."""
     lineage, home = Lineage([(attempt, 0) for attempt in (1,)]), dict(enumerate(_HOSTS))
-    step = acknowledged(held, home, lineage)
+    coverage = Coverage(_PLACES, lineage)
+    coverage.keep_only(Host(name=host, copies=copies) for host, copies in held.items())
+    step = coverage.newest
     own = {
         host: (*held.get(host, ()), Copy(attempt=1, rank=rank, step=step))
         for rank, host in home.items()
@@ -100,6 +104,23 @@ def test_what_is_acknowledged_survives_the_loss_of_any_host(
         point = newest_in_memory(left, _RANKS, lineage, None)
         assert point is not None
         assert point.step >= step
+
+
+@given(st.lists(_held, min_size=1, max_size=6), _lineages())
+def test_coverage_follows_what_hosts_hold(
+    moments: list[Mapping[str, tuple[Copy, ...]]], lineage: Lineage
+) -> None:
+    """What is kept up to date is what one gets by looking at everything anew."""
+    coverage, home = Coverage(_PLACES, lineage), dict(enumerate(_HOSTS))
+    for held in moments:
+        coverage.keep_only(Host(name=host, copies=copies) for host, copies in held.items())
+        elsewhere: dict[int, set[int]] = {}
+        for host, copies in held.items():
+            for copy in copies:
+                if lineage.holds(copy) and home[copy.rank] != host:
+                    elsewhere.setdefault(copy.step, set()).add(copy.rank)
+        whole = [step for step, ranks in elsewhere.items() if len(ranks) == _RANKS]
+        assert coverage.newest == max(whole, default=0)
 
 
 def test_memory_is_preferred_to_an_equally_new_disk_and_both_to_nothing() -> None:
