@@ -14,6 +14,7 @@ import numpy as np
 
 from collectors.configuration import resolve
 from collectors.daemon.access import open_store
+from collectors.errors import RunFailed
 from opsuite.bench.home import bench_home
 from opsuite.bench.result import Row
 from opsuite.drilling.case import CASES
@@ -116,6 +117,12 @@ def _drill(case: Case, moment: int, references: dict[str, str]) -> Record:
 
 def _run(drill: Drill) -> Outcome:
     drilled = run_drill(drill, home=bench_home(), narrate=lambda _: None)
+    if drilled.result.status == "stopped":
+        raise RunFailed(
+            "the campaign was stopped",
+            where=drilled.result.run.run_id,
+            remedy="run it again to go on: what is measured is kept",
+        )
     return read_outcome(bench_home(), drilled)
 
 
