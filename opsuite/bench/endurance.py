@@ -21,6 +21,7 @@ from collectors.errors import RunFailed
 from engine.supervision.driver_process import RESULT
 from engine.supervision.job_spec import DRIVER
 from opsuite.bench.home import bench_home
+from opsuite.bench.recovery import MANY_FAULTS
 from opsuite.bench.result import Row
 from opsuite.drilling.scene import JobScene
 from opsuite.drilling.small_job import SMALL_JOB
@@ -96,6 +97,7 @@ def _config() -> RunConfig:
         "name": "endurance",
         "train": {"steps": 1_000_000},
         "checkpoint": {"every": 500},
+        "resilience": MANY_FAULTS,
     }
     return resolve(RunConfig, [("the small job", SMALL_JOB), ("the benchmark", given)]).value
 

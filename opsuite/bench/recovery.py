@@ -34,6 +34,8 @@ _SOURCES = Path(__file__).parents[2]
 _SCRIPT = _SOURCES / "benchmarks" / "baselines" / "restarting_loop.py"
 _KILLS = (18, 38, 58)
 _STEPS, _RANKS = 70, 4
+MANY_FAULTS = {"accused_most": 1000}
+"""Every fault is an injected one: no host is left out for it."""
 MOST_S, LEAST_RATIO = 6.0, 2.0
 
 
@@ -81,7 +83,7 @@ def measure(rounds: int) -> list[Row]:
 def _config() -> RunConfig:
     from engine.training.config import RunConfig
 
-    given = {"train": {"steps": _STEPS}, "checkpoint": {"every": 0}}
+    given = {"train": {"steps": _STEPS}, "checkpoint": {"every": 0}, "resilience": MANY_FAULTS}
     return resolve(RunConfig, [("the small job", SMALL_JOB), ("the benchmark", given)]).value
 
 

@@ -11,13 +11,17 @@ import pytest
 pytest.importorskip("torch", reason="needs the engine extra")
 
 from collectors.configuration import resolve
+from collectors.daemon.access import open_store
 from collectors.errors import UsageError
 from collectors.run import RunDirectory
+from engine.simulation.train.costs_file import read_costs
+from engine.simulation.train.practices import PRACTICES
 from engine.training.config import RunConfig
 from engine.training.launcher import launch
 from opsuite.drilling.drill import Drill, check_drill, run_drill
 from opsuite.drilling.outcome import Outcome, read_outcome, weights_of
 from opsuite.drilling.small_job import SMALL_JOB
+from opsuite.measured_costs import measured_costs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +80,24 @@ def test_the_ledger_closes(outcome: Outcome) -> None:
     assert abs(sum(outcome.spent_s.values()) - outcome.wall_s) <= 0.005 * outcome.wall_s
     assert min(outcome.spent_s.values()) >= 0
     assert outcome.spent_s["recomputation"] > 0
+
+
+def test_its_records_show_what_it_cost(outcome: Outcome, home: Path, tmp_path: Path) -> None:
+    run = RunDirectory.load(home / "runs" / outcome.run_id)
+    with open_store(home) as store:
+        found = measured_costs(store, [run])
+    file = tmp_path / "costs.json"
+    file.write_text(json.dumps(found))
+    costs = read_costs(file)
+    assert 0 < costs.step_s * 50 < outcome.wall_s
+    assert (costs.snapshot_every, costs.checkpoint_every_s) == (
+        5,
+        PRACTICES["ours"].checkpoint_every_s,
+    )
+    restarts = outcome.spent_s["restart"]
+    assert 0.8 * restarts <= 2 * (costs.start_s[1] + costs.stop_s[1] + 0.5)
+    assert costs.start_s[0] + costs.stop_s[0] <= restarts
+    assert "step_s" not in costs.assumed
 
 
 def test_nothing_is_left_behind(outcome: Outcome, home: Path) -> None:

@@ -117,7 +117,7 @@ def _drill(case: Case, moment: int, references: dict[str, str]) -> Record:
 
 def _run(drill: Drill) -> Outcome:
     drilled = run_drill(drill, home=bench_home(), narrate=lambda _: None)
-    if drilled.result.status == "stopped":
+    if drilled.result.status in ("stopped", "interrupted"):
         raise RunFailed(
             "the campaign was stopped",
             where=drilled.result.run.run_id,
