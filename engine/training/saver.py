@@ -77,7 +77,9 @@ class Saver:
         self._files = _files(self._staging, mesh)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
-        self._pace = StoragePace(recorder if mesh.rank == 0 else NullRecorder())  # all wait alike
+        # All ranks wait for the slowest: one tells.
+        told = recorder if mesh.rank == 0 else NullRecorder()
+        self._pace = StoragePace(told, self._staging.nbytes)
 
     def save(self, step: int, samples: int) -> None:
         """Take the state after ``step``, and write it while training goes on.

@@ -35,6 +35,11 @@ class Staging:
         }
         """What the ranks' copies make up together, by name."""
 
+    @property
+    def nbytes(self) -> int:
+        """Of this rank's copy."""
+        return sum(copy.nbytes for copy in self._copies.values())
+
     @torch.no_grad()
     def copy(self) -> None:
         """Take the state as it is now; training may go on when this returns."""

@@ -20,8 +20,8 @@ class Kept(NullRecorder):
 
 def test_slow_against_the_usual_and_long_waits_are_told() -> None:
     kept = Kept()
-    pace = StoragePace(kept)
-    pace.wrote(30.0, 1)  # the first: nothing shows that this is not usual
+    pace = StoragePace(kept, nbytes=10**9)
+    pace.wrote(30.0, 1)  # the first: 33 MB/s may be usual here
     for step in range(2, 8):
         pace.wrote(1.0, step)
         pace.waited(0.5, step)
@@ -37,8 +37,14 @@ def test_slow_against_the_usual_and_long_waits_are_told() -> None:
 
 def test_storage_that_is_always_fast_may_take_a_second_once() -> None:
     kept = Kept()
-    pace = StoragePace(kept)
+    pace = StoragePace(kept, nbytes=10**6)
     for step in range(5):
         pace.wrote(0.01, step)
     pace.wrote(1.5, 5)
     assert not kept.events
+
+
+def test_a_first_checkpoint_that_crawls_is_told() -> None:
+    kept = Kept()
+    StoragePace(kept, nbytes=2 * 10**6).wrote(4.5, 1)
+    assert kept.events == [(EVENT, 1, {"seconds": 4.5, "usual_s": 0.2})]
