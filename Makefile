@@ -15,7 +15,8 @@ check: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not alone" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not slow and alone"
 
 # The wheel without torch: first in a directory whose folders carry our packages' names, then the
 # tests of the commands and of the collector, away from the sources.

@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+_HERE = Path(__file__).parent
+_ALONE = (
+    "bench",
+    "cli/test_attach",
+    "cli/test_demo",
+    "cli/test_launch",
+    "cli/test_run.",
+    "cli/test_run_",
+    "cli/test_startup",
+    "collectors/daemon",
+    "drilling",
+    "engine/groups",
+    "engine/overlap/test_device_transport",
+    "engine/overlap/test_disconnect",
+    "engine/overlap/test_operators",
+    "engine/overlap/test_peer_loss",
+    "engine/overlap/test_split_model",
+    "engine/peers",
+    "engine/training/test_launching",
+    "engine/watching/test_trainers",
+    "engine/watching/test_watched",
+    "playbooks/checks",
+    "watchdog",
+)
+"""Where the tests are that run several busy processes, or measure time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them."""
+    for item in items:
+        place = item.path.relative_to(_HERE).as_posix()
+        if place.startswith(_ALONE):
+            item.add_marker("alone")
 
 
 @pytest.fixture(autouse=True, scope="session")
