@@ -67,5 +67,7 @@ class Lookahead:
     def _by_next(self, jobs: list[Job], now: float) -> list[Job]:
         """Who is scheduled soonest first."""
         most = self._limits.max_batch
-        next_s = {job.number: self._policy.next_scheduled_s(job, now, most) for job in jobs}
+        next_s = {
+            job.number: round(self._policy.next_scheduled_s(job, now, most), 9) for job in jobs
+        }
         return sorted(jobs, key=lambda job: (next_s[job.number], job.number))

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 class Policy(Protocol):
     """Events in, an order out. ``now`` is in seconds of a clock that the caller owns and never goes
     back. Deterministic: the same calls give the same order.
+
+    For every job to end: one that ran has no worse a rank before it has given its next token. Two
+    that have room for one would else drive each other out, in the middle of prefills, for ever.
     """
 
     name: str

@@ -57,6 +57,12 @@ class Ranking:
 
     def update(self, job: Job, key: Any) -> None:  # noqa: ANN401
         """The key of a job that is here is another now."""
-        if key != self._key_of[job.number]:
+        keys, old = self._keys, self._key_of[job.number]
+        if key == old:
+            return
+        at = bisect_left(keys, old)
+        if (at and keys[at - 1] > key) or (at + 1 < len(keys) and keys[at + 1] < key):
             self.remove(job)
             self.add(job, key)
+        else:
+            keys[at] = self._key_of[job.number] = key

@@ -47,7 +47,7 @@ class Steadiness:
             return False
         if self._residence.moving:
             return False
-        return all(work.tokens == 1 and work.gives for work in iteration.work)
+        return all(work.tokens == 1 and work.job.decodes for work in iteration.work)
 
     def _with_blocks(self, jobs: Sequence[Job], times: int) -> int:
         """As many of these times as there are blocks for."""

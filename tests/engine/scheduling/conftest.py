@@ -9,6 +9,7 @@ import pytest
 
 from engine.scheduling.job import Job, Place
 from engine.scheduling.limits import MakeRoom
+from engine.scheduling.registry import Knowledge, make_policy
 from engine.scheduling.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -30,6 +31,16 @@ def _job(
         max_tokens=tokens,
         urgency=urgency,
     )
+
+
+class Profile:
+    """A token takes a second, a prefill one for every four tokens and one more."""
+
+    def prefill_s(self, tokens: int, cached: int = 0) -> float:
+        return 1.0 + tokens / 4
+
+    def decode_s(self, batch: int, context_tokens: int) -> float:
+        return 1.0
 
 
 class EngineDouble:
@@ -109,7 +120,7 @@ class EngineDouble:
 
     def drain(self, choose: Callable[[int], int] = lambda count: count - 1) -> None:
         """Until all have ended."""
-        for _ in range(100_000):
+        for _ in range(5_000):
             if not (self.jobs or self.running or self.moving):
                 return
             self.turn(choose)
@@ -169,3 +180,18 @@ def engine_double() -> type[EngineDouble]:
 def job() -> Any:
     """Makes a request: its number, prompt and output tokens."""
     return _job
+
+
+@pytest.fixture(scope="session")
+def make(profile: Profile) -> Any:
+    """Makes a policy by its name; oracles know that jobs give all their tokens, of 1 to 12."""
+    knowledge = Knowledge(
+        profile=profile, output_tokens=lambda job: job.max_tokens, output_lengths=range(1, 13)
+    )
+    return lambda name: make_policy(name, knowledge)
+
+
+@pytest.fixture(scope="session")
+def profile() -> Profile:
+    """See there."""
+    return Profile()

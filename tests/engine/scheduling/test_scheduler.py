@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.scheduling.fcfs import FirstComeFirstServed
 from engine.scheduling.limits import Limits, MakeRoom
+from engine.scheduling.registry import POLICIES
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+EXAMPLES = 50  # thousands were tried when the scheduler was written
 
-    from engine.scheduling.policy import Policy
-
-POLICIES: dict[str, Callable[[], Policy]] = {"fcfs": FirstComeFirstServed}
-
+names = st.sampled_from(sorted(POLICIES))
 some_limits = st.builds(
     Limits,
     max_batch=st.integers(1, 4),
@@ -58,9 +53,9 @@ def fitting(job: Any, sizes: list[tuple[int, int]], limits: Limits) -> list[Any]
     ]
 
 
-@pytest.mark.parametrize("name", POLICIES)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(
+    name=names,
     limits=some_limits,
     sizes=some_jobs,
     late=st.integers(0, 8),
@@ -70,6 +65,7 @@ def fitting(job: Any, sizes: list[tuple[int, int]], limits: Limits) -> list[Any]
 def test_all_jobs_end_whatever_the_order_of_events(
     engine_double: Any,
     job: Any,
+    make: Any,
     name: str,
     limits: Limits,
     sizes: list[tuple[int, int]],
@@ -80,7 +76,7 @@ def test_all_jobs_end_whatever_the_order_of_events(
     """The double checks blocks, places and batches after every event. Same events, same log."""
     logs = []
     for _ in range(2):
-        engine = engine_double(POLICIES[name](), limits, stages=stages)
+        engine = engine_double(make(name), limits, stages=stages)
         choose = Chooser(numbers)
         jobs = fitting(job, sizes, limits)
         engine.add(jobs[late:])
@@ -96,14 +92,19 @@ def test_all_jobs_end_whatever_the_order_of_events(
     assert logs[0] == logs[1]
 
 
-@pytest.mark.parametrize("name", POLICIES)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(
-    limits=some_limits, sizes=some_jobs, stages=st.integers(1, 3), numbers=choices, turns=choices
+    name=names,
+    limits=some_limits,
+    sizes=some_jobs,
+    stages=st.integers(1, 3),
+    numbers=choices,
+    turns=choices,
 )
 def test_withdrawn_jobs_free_everything(
     engine_double: Any,
     job: Any,
+    make: Any,
     name: str,
     limits: Limits,
     sizes: list[tuple[int, int]],
@@ -112,7 +113,7 @@ def test_withdrawn_jobs_free_everything(
     turns: list[int],
 ) -> None:
     """At once, or when what they are in is over."""
-    engine = engine_double(POLICIES[name](), limits, stages=stages)
+    engine = engine_double(make(name), limits, stages=stages)
     jobs = fitting(job, sizes, limits)
     engine.add(jobs)
     choose = Chooser(numbers)
