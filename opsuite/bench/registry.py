@@ -20,7 +20,7 @@ class Bench:
     """A benchmark.
 
     Attributes:
-        name: as in ``opsuite bench NAME``; its module is ``opsuite.bench.NAME``.
+        name: as in ``opsuite bench NAME``; its module is ``opsuite.bench.NAME`` (with _ for -).
         question: what it answers.
         rounds: how often it measures unless told.
         has_options: whether its ``measure`` takes :class:`~opsuite.bench.options.BenchOptions`.
@@ -42,7 +42,7 @@ class Bench:
                 f"bench {self.name} takes --rounds and --json only",
                 remedy="leave the other options out",
             )
-        module = import_module(f"opsuite.bench.{self.name}")
+        module = import_module(f"opsuite.bench.{self.name.replace('-', '_')}")
         measure = cast("Callable[..., list[Row]]", module.measure)
         given = (options,) if self.has_options else ()
         return measure(rounds or self.rounds, *given)
@@ -108,6 +108,11 @@ BENCHES = {
             name="recovery",
             question="what does a killed rank cost, warm, and by torchrun, cold?",
             rounds=5,
+        ),
+        Bench(
+            name="serving-simulated",
+            question="what does preempting at every token bring, by workload, load and policy?",
+            rounds=3,
         ),
         Bench(name="startup", question="how long does `opsuite --help` take?", rounds=10),
         Bench(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from collectors.errors import UsageError
+from opsuite.cli.simulate_serve import serve
 from opsuite.output import print_data, print_json
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _GPUS = 12_288
 
 simulate = typer.Typer(no_args_is_help=True, help="Run the same decisions in simulated time.")
+simulate.command("serve")(serve)
 
 
 class Practice(StrEnum):

@@ -1,0 +1,62 @@
+"""A latency's terms from measured times: least squares of the relative errors, no term below 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.latency import Latency, latency_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Terms = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Attributes:
+    prefill_error, decode_error: the largest relative errors among the samples.
+    """
+
+    latency: Latency
+    prefill_error: float
+    decode_error: float
+
+
+def fit_latency(
+    prefills: Sequence[tuple[Sequence[int], float]],
+    decodes: Sequence[tuple[int, int, float]],
+) -> Fit:
+    """From prefills (lengths, seconds) and decodes (batch, context tokens, seconds)."""
+    prefill, prefill_error = _fit(
+        [(1, sum(lengths), sum(n * n for n in lengths)) for lengths, _ in prefills],
+        [seconds for _, seconds in prefills],
+    )
+    decode, decode_error = _fit(
+        [(1, context, batch) for batch, context, _ in decodes],
+        [seconds for *_, seconds in decodes],
+    )
+    latency = latency_of(prefill, decode)
+    return Fit(latency=latency, prefill_error=prefill_error, decode_error=decode_error)
+
+
+def _fit(inputs: Sequence[tuple[int, int, int]], seconds: Sequence[float]) -> tuple[Terms, float]:
+    """Terms and the largest relative error. The best of all subsets of the terms whose plain
+    solution has none below 0: exact for non-negative least squares, and there are but seven."""
+    scaled = np.asarray(inputs, dtype=float) / np.asarray(seconds)[:, None]
+    units = np.maximum(scaled.max(axis=0), 1e-300)  # columns differ by many orders of magnitude
+    best, best_loss = np.zeros(3), float(len(seconds))
+    for used in (each for size in (1, 2, 3) for each in combinations(range(3), size)):
+        columns = list(used)
+        found = np.linalg.lstsq(scaled[:, columns] / units[columns], np.ones(len(seconds)))[0]
+        terms = np.zeros(3)
+        terms[columns] = found / units[columns]
+        loss = float(((scaled @ terms - 1) ** 2).sum())
+        if (terms >= 0).all() and loss < best_loss - 1e-15:
+            best, best_loss = terms, loss
+    error = float(np.abs(scaled @ best - 1).max())
+    return (float(best[0]), float(best[1]), float(best[2])), error
