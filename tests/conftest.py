@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("shared machine", deadline=None)  # an example may have to wait its turn
+settings.load_profile("shared machine")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -259,11 +259,7 @@ class Driver(Recovery):
     # -- what others say ---
 
     def _note_slow(self, slow: Slow, now: float) -> None:
-        spare = any(
-            host.usable(self.ranks_per_host) and not self.course.has(host.name)
-            for host in self.roster
-        )
-        recover = slow.certain and spare and self.phase is Phase.RUNNING
+        recover = slow.certain and self._has_spare and self.phase is Phase.RUNNING
         incident = Incident(
             cause=Cause.SLOW,
             hosts=slow.hosts or self.course.hosts_of(slow.ranks),

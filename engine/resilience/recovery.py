@@ -44,7 +44,7 @@ class Recovery(Job):
         elif self.course.well and self.past.on_disk >= self.last_step:
             self._over("finished", f"after its last step: {incident.cause}", now)
             return
-        self.roster.suspect(incident, now)
+        self.roster.suspect(incident, now, spare=self._has_spare)
         if why := self._loop.add(incident, self.ledger.best):
             self._over("failed", why, now)
             return
@@ -55,6 +55,12 @@ class Recovery(Job):
             self.roster.suspect_all(incident.hosts or self.course.hosts, str(incident.cause))
         self._stop_ranks()
         self._enter(Phase.STOPPING, Spent.RESTART, now)
+
+    @property
+    def _has_spare(self) -> bool:
+        """Whether a host stands by."""
+        ranks = self.ranks_per_host
+        return any(h.usable(ranks) and not self.course.has(h.name) for h in self.roster)
 
     def _distrust(self, incident: Incident, good_until: int) -> None:
         self.past.distrust_after(good_until)

@@ -55,8 +55,12 @@ class Roster:
         """Those that are connected."""
         return [host for host in self if host.here]
 
-    def suspect(self, incident: Incident, now: float) -> None:
-        """Whom to examine after an incident, and whom to leave out at once."""
+    def suspect(self, incident: Incident, now: float, *, spare: bool = False) -> None:
+        """Whom to examine after an incident, and whom to leave out at once.
+
+        Args:
+            spare: whether a host stands by, so that one with a slow link can be done without.
+        """
         if incident.cause is Cause.PERSON:
             return
         for name in incident.hosts:
@@ -65,7 +69,7 @@ class Roster:
                 self._drain(host, incident.detail)
             if host.accuse(now) > self._config.accused_most:
                 self.block(host, f"{len(host.accused_s)} faults within an hour", now)
-            elif incident.cause is Cause.SLOW:
+            elif incident.cause is Cause.SLOW or (incident.cause is Cause.LINK and spare):
                 self.block(host, incident.detail, now)
             elif self._config.check != "never" and incident.cause in SUSPECT:
                 host.suspect = str(incident.cause)

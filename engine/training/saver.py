@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("opsuite")
 _WRITING = "checkpoint.write"
+_AGAIN_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 _FILE_BYTES = 256 << 20  # a file is put together in memory: what that may take
 declare(Level.ALWAYS, _WRITING)
 
@@ -93,6 +95,18 @@ class Saver:
         self._staging.copy()
         progress = Progress(step=step, samples=samples, corpus=self._corpus)
         self._writing = self._thread.submit(self._write, progress)
+
+    def finish_last(self, step: int, samples: int) -> None:
+        """The same of the run's last one, which is tried again for a while where the storage
+        refuses: no later one will make up for it."""
+        self.finish()
+        for pause_s in _AGAIN_S:
+            published = torch.tensor(float(self.latest is not None), device=self._mesh.device)
+            if self._mesh.world.broadcast(published):
+                return
+            time.sleep(pause_s)
+            self.save(step, samples)
+            self.finish()
 
     def finish(self) -> None:
         """Wait until what was taken is on the disk, or has failed."""

@@ -123,7 +123,9 @@ class Trainer:
                 now = time.perf_counter()
                 self._tell(step, loss, seconds=now - ended, checkpoint_s=now - saving)
                 ended = now
-            self._saver.finish()
+            if first_step <= last_step:
+                with self._phases(Activity.CHECKPOINT, last_step):
+                    self._saver.finish_last(last_step, samples)
         finally:
             self._saver.close()
             self._meter.close()

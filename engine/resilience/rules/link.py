@@ -40,10 +40,12 @@ class Link:
         if trip < max(_LONG_S, _FACTOR * usual):
             self._usual[beat.host].append(trip)
             self._long[beat.host] = 0
+            sight.slow_links.discard(beat.host)
             return ()
         self._long[beat.host] += 1
         if self._long[beat.host] != _IN_A_ROW:
             return ()
+        sight.slow_links.add(beat.host)
         detail = f"a round trip to the driver takes {trip * 1e3:.0f} ms, usually {usual * 1e3:.1f}"
         return (Incident(cause=Cause.LINK, recover=False, hosts=(beat.host,), detail=detail),)
 

@@ -1,7 +1,8 @@
 """A step that does not end: who is waited for, and what that rank does instead.
 
-A rank in a collective waits for others. Of the ranks that do not wait, those that the board and the
-kernel show as stopped, idle or spinning are the ones that never came.
+A rank in a collective waits for others, unless its process is stopped. Of the ranks that do not
+wait, those that the board and the kernel show as stopped, idle or spinning are the ones that never
+came. Where all wait, a host whose link is slow just then is what holds them up.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Overdue:
         if self._told or since <= self._patience_s(sight):
             return ()
         self._told = True
-        missing = [state for state in sight.ranks.values() if not state.waits_in]
+        states = sight.ranks.values()
+        missing = [s for s in states if _is_stopped(s)] or [s for s in states if not s.waits_in]
         return (self._incident(missing, sight, since),)
 
     def _patience_s(self, sight: Sight) -> float:
@@ -56,10 +58,7 @@ class Overdue:
     def _incident(self, missing: Sequence[RankState], sight: Sight, since: float) -> Incident:
         ranks = tuple(sorted(state.rank for state in missing))
         if not missing or len(missing) == len(sight.ranks) > 1:
-            return Incident(
-                cause=Cause.HANG,
-                detail=f"no step for {since:.1f} s, and no rank stands out",
-            )
+            return _all_alike(sight, since)
         causes = {_BY_PROCESS.get(state.process, Cause.HANG) for state in missing}
         cause = causes.pop() if len(causes) == 1 else Cause.HANG
         waited = next((s.waits_in for s in sight.ranks.values() if s.waits_in), "the step's end")
@@ -69,3 +68,16 @@ class Overdue:
             hosts=self._attempt.hosts_of(ranks),
             detail=f"rank {', '.join(map(str, ranks))} never came to {waited}, for {since:.1f} s",
         )
+
+
+def _is_stopped(state: RankState) -> bool:
+    return _BY_PROCESS.get(state.process) is Cause.STOPPED
+
+
+def _all_alike(sight: Sight, since: float) -> Incident:
+    if sight.slow_links:
+        hosts = tuple(sorted(sight.slow_links))
+        detail = f"no step for {since:.1f} s, while the link of {', '.join(hosts)} is slow"
+        return Incident(cause=Cause.LINK, hosts=hosts, detail=detail)
+    detail = f"no step for {since:.1f} s, and no rank stands out"
+    return Incident(cause=Cause.HANG, detail=detail)

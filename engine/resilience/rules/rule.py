@@ -51,6 +51,7 @@ class Sight:
         moved_s: when any rank has last ended a step.
         step: the last that any rank has ended.
         usual_s: the usual length of a step, 0.0 before one is known.
+        slow_links: hosts whose link is slow now; the rule that finds them says so.
     """
 
     beats: dict[str, float] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class Sight:
     moved_s: float = 0.0
     step: int = 0
     usual_s: float = 0.0
+    slow_links: set[str] = field(default_factory=set)
 
 
 class Rule(Protocol):

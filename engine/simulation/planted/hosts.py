@@ -55,8 +55,8 @@ class TakesAnyVerdict(Driver):
 
 
 class _NeverHurries(Roster):
-    def suspect(self, incident: Incident, now: float) -> None:
-        super().suspect(incident, now)
+    def suspect(self, incident: Incident, now: float, *, spare: bool = False) -> None:
+        super().suspect(incident, now, spare=spare)
         for name in incident.hosts:
             self[name].suspect = self[name].suspect or str(incident.cause)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from engine.resilience.config import ResilienceConfig
 from engine.resilience.driver import Driver
 from engine.resilience.effects import FindOnDisk, Finish, Note, Tell
@@ -16,6 +18,7 @@ from engine.resilience.messages import (
     Disconnected,
     Ended,
     Hello,
+    RankState,
     Release,
     Resume,
     Slow,
@@ -223,6 +226,26 @@ def test_a_rank_that_is_certainly_slow_is_moved_where_a_host_stands_by() -> None
     job.tell(Stopped(host="a", attempt=1))
     orders = _orders(job.tell(Stopped(host="b", attempt=1)), Start)
     assert set(orders) == {"a", "c"}
+
+
+@pytest.mark.parametrize(("hosts", "next_places"), [("abc", {"a", "c"}), ("ab", {"a", "b"})])
+def test_a_host_whose_link_holds_the_job_up_is_left_out_where_one_stands_by(
+    hosts: str, next_places: set[str]
+) -> None:
+    job = _Job().run(*hosts)
+    for beat in range(20):
+        for rank, host in enumerate("ab"):
+            states = (RankState(rank=rank, step=3, waits_in="dp[0,1] all_reduce 1", process="S"),)
+            done = (StepDone(rank=rank, step=3, seconds=1.0),) if not beat else ()
+            trip = 0.4 if host == "b" and beat > 5 else 0.0004
+            job.beat(host, ranks=states, done=done, round_trip_s=trip)
+        if "c" in hosts:
+            job.beat("c", attempt=0)
+        job.now += 0.5
+    job.tell(Tick())
+    job.tell(Stopped(host="a", attempt=1))
+    orders = _orders(job.tell(Stopped(host="b", attempt=1)), Start)
+    assert set(orders) == next_places
 
 
 def test_a_slow_rank_is_told_of_where_nobody_stands_by_or_it_is_not_sure() -> None:

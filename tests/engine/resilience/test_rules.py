@@ -118,6 +118,27 @@ def test_a_host_whose_round_trips_grow_has_a_slow_link() -> None:
     assert (incident.cause, incident.hosts, incident.recover) == (Cause.LINK, ("b",), False)
 
 
+def test_a_rank_that_is_stopped_within_a_collective_is_the_one_that_never_came() -> None:
+    watch = _watch()
+    for host, rank, process in (("a", 0, "S"), ("b", 1, "T")):
+        state = RankState(rank=rank, step=7, waits_in="dp[0,1] all_reduce 9", process=process)
+        _beat(watch, host, 1.0, _done(rank, 7), ranks=(state,))
+    (found,) = watch.look(20.0)
+    assert (found.cause, found.ranks, found.hosts) == (Cause.STOPPED, (1,), ("b",))
+
+
+def test_a_step_that_a_slow_link_holds_up_is_the_links() -> None:
+    watch = _watch()
+    for beat in range(10):
+        for host, rank in (("a", 0), ("b", 1)):
+            state = RankState(rank=rank, step=7, waits_in="dp[0,1] all_reduce 9", process="S")
+            done = [_done(rank, 7)] if not beat else []
+            trip = 0.4 if host == "b" and beat > 5 else 0.0004
+            _beat(watch, host, 1.0 + beat / 2, *done, ranks=(state,), round_trip_s=trip)
+    (found,) = watch.look(20.0)
+    assert (found.cause, found.hosts, found.recover) == (Cause.LINK, ("b",), True)
+
+
 def test_a_link_over_which_all_take_long_is_as_ever() -> None:
     watch = _watch()
     for beat in range(40):

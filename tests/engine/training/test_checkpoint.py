@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -106,6 +107,29 @@ def test_what_was_saved_is_restored(tmp_path: Path, mesh: Mesh) -> None:
     assert values(path, mesh) == {7.0}
     progress = check(path).progress
     assert (progress.step, progress.samples, progress.corpus) == (7, 56, "key")
+
+
+def test_the_last_one_is_tried_again_until_the_storage_takes_it(
+    tmp_path: Path, mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.training.saver._AGAIN_S", (0.05, 0.05, 0.05))
+    saver, publish, tries = Saves(tmp_path, mesh).saver, CheckpointStore.publish, 0
+
+    def refuse_twice(store: CheckpointStore, *args: Any) -> Path:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return publish(store, *args)
+
+    monkeypatch.setattr(CheckpointStore, "publish", refuse_twice)
+    saver.save(5, 40)
+    saver.finish_last(5, 40)
+    assert (tries, len(saver.warnings)) == (3, 2)
+    assert saver.latest is not None and saver.latest.name == "step-000005"
+    saver.finish_last(5, 40)
+    assert tries == 3
+    saver.close()
 
 
 def test_the_newest_stay(tmp_path: Path, mesh: Mesh) -> None:
