@@ -1,0 +1,57 @@
+"""What the compiler makes of paged attention, for devices that are not here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from engine.kernels.ahead_of_time import Compiled
+from engine.kernels.disassembly import SPILLS, disassemble
+from engine.kernels.paged_attention import TILES, WARPS, attend_single
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SIZES = ("window", "group", "head_stride", "table_stride")
+_TABLES = ("tables", "lengths")
+_ALIGNED = ("q", "keys", "values", "tables", "out", "head_stride")
+
+
+def compile_paged(arch: int, widths: tuple[int, ...] = (64, 128)) -> Iterator[Compiled]:
+    """For heads of these widths and tensors of float32 and bfloat16."""
+    for width in widths:
+        for dtype in ("fp32", "bf16"):
+            yield _compile(width, dtype, arch)
+
+
+def _compile(width: int, dtype: str, arch: int) -> Compiled:
+    tokens = TILES[4 if dtype == "fp32" else 2]
+    constants = {"WIDTH": width, "WIDE": width, "ROWS": 16, "BLOCK": 16, "TOKENS": tokens}
+    names = attend_single.arg_names
+    source = ASTSource(
+        fn=attend_single,
+        signature={n: "constexpr" if n in constants else _kind(n, dtype) for n in names},
+        constexprs={(at,): constants[n] for at, n in enumerate(names) if n in constants},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in _ALIGNED},
+    )
+    target = GPUTarget("cuda", arch, 32)
+    made = triton.compile(source, target=target, options={"num_warps": WARPS})
+    _, _, instructions = disassemble(made.asm["cubin"])
+    return Compiled(
+        kernel=f"attend_single, heads of {width}",
+        dtype=dtype,
+        arch=arch,
+        spills=any(instructions[each] for each in SPILLS),
+    )
+
+
+def _kind(name: str, dtype: str) -> str:
+    """An argument's type."""
+    if name in _SIZES:
+        return "i32"
+    if name == "scale":
+        return "fp32"
+    return "*i32" if name in _TABLES else f"*{dtype}"

@@ -1,0 +1,88 @@
+"""Does what an iteration says: moves sequences, and computes scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from engine.serving.paged.attention import MixedAttention, Part
+from engine.serving.paged.network import network
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from engine.models.transformer import Transformer
+    from engine.scheduling.iteration import Iteration, Work
+    from engine.serving.paged.cache import PagedCache
+
+
+class PagedRunner:
+    """The model and its cache on one device. Sequences are called by their jobs' numbers."""
+
+    def __init__(self, model: Transformer, cache: PagedCache) -> None:
+        self.cache = cache
+        self._network = network(model)
+        self._window = model.config.window
+        self._vocabulary = model.config.vocab_size
+        self._device = cache.storage.device_blocks.device
+
+    @torch.inference_mode()
+    def run(self, iteration: Iteration, texts: Mapping[int, Sequence[int]]) -> Tensor:
+        """Drop, begin to move, and compute; what was moved :meth:`PagedCache.moved` says.
+
+        Args:
+            texts: of each job that works, all its tokens so far, of prompt and output.
+
+        Returns:
+            Scores [n, V] of the next token of each work that gives one, in the order of work.
+        """
+        self.begin(iteration)
+        if iteration.waits:
+            self.cache.settle()
+        return self.compute(iteration.work, texts)
+
+    @torch.inference_mode()
+    def begin(self, iteration: Iteration) -> None:
+        """Drop and begin to move, as an iteration says."""
+        for job in iteration.drop:
+            self.cache.free(job.number)
+        for job in iteration.offload:
+            self.cache.offload(job.number)
+        for job in iteration.upload:
+            self.cache.upload(job.number)
+
+    @torch.inference_mode()
+    def compute(self, work: Sequence[Work], texts: Mapping[int, Sequence[int]]) -> Tensor:
+        """Scores [n, V] of each work that gives a token, in one forward pass.
+
+        A job that is not in the cache begins there, and shares nothing.
+        """
+        if not work:
+            return torch.empty(0, self._vocabulary, device=self._device)
+        ordered = sorted(work, key=lambda each: each.tokens > 1)
+        parts = [self._part(each, texts[each.job.number]) for each in ordered]
+        attention = MixedAttention(self.cache, parts, self._window)
+        tokens = [
+            token
+            for each in ordered
+            for token in texts[each.job.number][each.first : each.first + each.tokens]
+        ]
+        scores = self._network.scores(torch.tensor(tokens, device=self._device), attention)
+        given = [each for each in ordered if each.gives]
+        if given == [each for each in work if each.gives]:
+            return scores
+        places = {each.job.number: row for row, each in enumerate(given)}
+        rows = [places[each.job.number] for each in work if each.gives]
+        return scores[torch.tensor(rows, device=self._device)]
+
+    def _part(self, work: Work, text: Sequence[int]) -> Part:
+        number = work.job.number
+        if number not in self.cache:
+            expected = work.job.prompt_tokens + work.job.max_tokens
+            self.cache.begin(number, expected=expected)
+        assert len(text) >= work.first + work.tokens, "the tokens are known"
+        table = self.cache.extend(number, work.first + work.tokens)
+        return Part(table=table, first=work.first, tokens=work.tokens, gives=work.gives)
