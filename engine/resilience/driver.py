@@ -11,6 +11,7 @@ next heartbeat shows that it was not carried out.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.resilience.cause import Cause, Incident
@@ -204,7 +205,11 @@ class Driver(Recovery):
         host = self.roster.get(ended.host)
         if host is not None:
             host.stop(ended.attempt)
-        if ended.attempt != self.attempt or self.phase not in WITH_RANKS:
+        if ended.attempt != self.attempt:
+            return
+        if self.phase is Phase.STOPPING and self._blamed_nobody:
+            self._explain_late(ended, now)
+        if self.phase not in WITH_RANKS:
             return
         if not ended.well:
             self._fail(ended, now)
@@ -221,6 +226,15 @@ class Driver(Recovery):
             self._find(incident, now)
         elif self._pending is None:
             self._pending = (now + _BETTER_WORD_S, incident)
+
+    def _explain_late(self, ended: Ended, now: float) -> None:
+        """Why ranks lost a peer is told by its host only after the wait for it was over."""
+        if ended.well or ended.lost_peer:
+            return
+        self._blamed_nobody = False
+        incident = replace(explain(ended), recover=False)
+        self._note_incident(incident)
+        self.roster.suspect(incident, now)
 
     def _note_stop(self, stopped: Stopped, now: float) -> None:
         host = self.roster.get(stopped.host)

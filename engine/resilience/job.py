@@ -71,6 +71,7 @@ class Job:
         self._end: Finish | None = None
         self._end_told = False
         self._pending: tuple[float, Incident] | None = None
+        self._blamed_nobody = False  # for the last fault: ranks only lost a peer
         if past is not None:
             self._take_over(past, now)
 

@@ -45,6 +45,7 @@ class Recovery(Job):
             self._over("finished", f"after its last step: {incident.cause}", now)
             return
         self.roster.suspect(incident, now, spare=self._has_spare)
+        self._blamed_nobody = incident.cause is Cause.PEER_LOST
         if why := self._loop.add(incident, self.ledger.best):
             self._over("failed", why, now)
             return

@@ -86,13 +86,14 @@ def _run(task: Task) -> dict[str, Any]:
     failure = explain(
         outcome, host=task.address, log=log_path(Path(task.run) / "logs", outcome.rank)
     )
-    said = failure.user_error or failure.traceback or failure.tail
-    last = said.strip().splitlines()[-1:] or [f"exit code {failure.exit_code}"]
+    first = failure.user_error.strip().splitlines()[:1]
+    last = (failure.traceback or failure.tail).strip().splitlines()[-1:]
+    [what] = first or last or [f"exit code {failure.exit_code}"]
     return {
         "well": False,
         "rank": failure.rank,
         "signal": failure.signal or "",
-        "what": last[0][:500],
+        "what": what[:500],
         "lost_peer": outcome.lost_peer,
     }
 

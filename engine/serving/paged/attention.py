@@ -95,7 +95,7 @@ class MixedAttention:
 
     def attend(self, layer: int, q: Tensor) -> Tensor:
         """Of all tokens: q [N, Hq, Dh] to [N, Hq Dh]."""
-        single, *chunks = q.split(self._sizes)
+        single, *chunks = torch.split(q, self._sizes)
         out = [self._singles.attend(layer, single)] if self._singles else []
         for chunk, own in zip(self._chunks, chunks, strict=True):
             out.append(chunk.attend(layer, own))
@@ -134,7 +134,7 @@ class ViewSingles:
         grouped = q.view(q.shape[0], keys.shape[1], -1, q.shape[2])
         out = [
             F.scaled_dot_product_attention(own, of.of(keys), of.of(values))
-            for own, of in zip(grouped.split(1), self._spans, strict=True)
+            for own, of in zip(torch.split(grouped, 1), self._spans, strict=True)
         ]
         return torch.cat(out).view(q.shape)
 

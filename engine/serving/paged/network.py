@@ -100,7 +100,7 @@ class PackedNetwork:
         queries, keys = self._heads
         turning, v = made[:, : queries + keys], made[:, queries + keys :]
         if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = turning.split(self._heads, dim=1)
+            q, k = torch.split(turning, list(self._heads), dim=1)
             turning = torch.cat((self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)), dim=1)
         turned = _rotated(turning, *rotary)
         attention.store(number, turned[:, queries:], v)
@@ -156,7 +156,7 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (i, i + Dh/2) of x [N, H, Dh] by tables [N, 1, Dh]; of ``sin`` the first half
     is negative."""
     tokens, heads, width = x.shape
-    swapped = x.unflatten(-1, (2, width // 2)).flip(2).view(tokens, heads, width)
+    swapped = x.reshape(tokens, heads, 2, width // 2).flip(2).view(tokens, heads, width)
     return (x * cos).addcmul_(swapped, sin).to(x.dtype)
 
 
@@ -180,11 +180,11 @@ def _joined(layers: tuple[ColumnParallelLinear, ...]) -> Tensor:
     """One weight, of which theirs become views."""
     whole = torch.cat([layer.weight for layer in layers])
     sizes = [layer.weight.shape[0] for layer in layers]
-    for layer, part in zip(layers, whole.split(sizes), strict=True):
+    for layer, part in zip(layers, torch.split(whole, sizes), strict=True):
         layer.weight.data = part
     return whole
 
 
 def _joined_bias(layers: tuple[ColumnParallelLinear, ...]) -> Tensor | None:
-    biases = [layer.bias for layer in layers if layer.bias is not None]
+    biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
     return torch.cat(biases) if biases else None

@@ -129,6 +129,19 @@ def test_hosts_that_are_all_out_of_reach_are_given_the_time_to_end_their_ranks()
     assert {place.host for place in job.driver.places} == {"c", "d"}
 
 
+def test_why_a_peer_was_lost_counts_also_when_it_is_told_late() -> None:
+    job = _Job().run("a", "b")
+    job.tell(Ended(host="a", attempt=1, well=False, rank=0, lost_peer=True))
+    effects = job.tell(Tick(), 2.0)
+    assert set(_orders(effects, Stop)) == {"b"}
+    oom = Ended(host="b", attempt=1, well=False, rank=1, signal="SIGKILL", out_of_memory=True)
+    effects = job.tell(oom)
+    [told] = [e for e in effects if isinstance(e, Note) and e.name == "incident"]
+    assert (told.facts["cause"], told.facts["ranks"]) == ("out of memory", [1])
+    assert not [e for e in job.tell(oom) if isinstance(e, Note) and e.name == "incident"]
+    assert job.driver.attempt == 2
+
+
 def test_the_next_driver_adopts_ranks_that_go_on() -> None:
     first = _Job().run("a", "b")
     past = json.loads(json.dumps(first.driver.to_json()))
