@@ -69,7 +69,8 @@ def make(directory: Path, family: str) -> Oracle:
     texts = torch.randint(1, 260, (6, 40), generator=generator).tolist()
     texts[1][:18] = texts[2][:18] = texts[0][:18]
     prompts = [text[:length] for text, length in zip(texts, (40, 31, 18, 7, 1, 25), strict=True)]
-    oracle = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    loading: Any = AutoModelForCausalLM.from_pretrained
+    oracle = loading(directory, dtype=torch.float32).eval()
     outputs = [_generated(oracle, prompt) for prompt in prompts]
     return Oracle(config, model, oracle.double(), prompts, outputs)
 

@@ -40,7 +40,8 @@ def reference(logits: list[float], each: Candidate) -> dict[int, float]:
     mass = {token: math.exp((logits[token] - best) / p.temperature) for token in order}
     mass = {token: m for token, m in mass.items() if m >= p.min_p}
     mass = dict(list(mass.items())[: p.top_k or len(logits)])
-    total, before, kept = sum(mass.values()), 0.0, {}
+    total, before = sum(mass.values()), 0.0
+    kept: dict[int, float] = {}
     for token, m in mass.items():
         if before < p.top_p * total or not kept:
             kept[token] = m
