@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from engine.faults.outside import PassingFault
+from engine.faults.saves import save_goes_on
 from engine.faults.small_filesystem import kind_of_filesystem, why_not_small
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _FREEZABLE = ("ext4", "xfs", "btrfs")
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenStorage(PassingFault):
-    """Writes to the checkpoints' file system stall for some time."""
+    """Writes to the checkpoints' file system stall for some time, from the middle of a save on."""
 
     name: ClassVar[str] = "frozen-storage"
     needs: ClassVar[str] = (
@@ -37,6 +38,9 @@ class FrozenStorage(PassingFault):
             return reason
         kind = kind_of_filesystem(scene.checkpoints())
         return "" if kind in _FREEZABLE else f"a file system of kind {kind} cannot be frozen"
+
+    def is_ready(self, scene: Scene) -> bool:
+        return save_goes_on(scene.checkpoints())
 
     def strike(self, scene: Scene) -> None:
         # A process of its own thaws: also where this one is killed meanwhile.
