@@ -319,6 +319,7 @@ def conclude(run: RunDirectory, outcome: Finished | Interrupted | RankFailure) -
         return LaunchResult(run=run, status=INTERRUPTED, training=training, problem=problem)
     assert training is not None, "every rank ended well, and rank 0 left no result"
     if training.checkpoint is None:
-        problem = f"trained, and not saved: {training.warnings[-1]}"
+        why = training.warnings[-1] if training.warnings else "no checkpoint was written"
+        problem = f"trained, and not saved: {why}"
         return LaunchResult(run=run, status=FAILED, training=training, problem=problem)
     return LaunchResult(run=run, status=FINISHED, training=training)

@@ -123,9 +123,10 @@ class Trainer:
                 now = time.perf_counter()
                 self._tell(step, loss, seconds=now - ended, checkpoint_s=now - saving)
                 ended = now
-            if first_step <= last_step:
-                with self._phases(Activity.CHECKPOINT, last_step):
-                    self._saver.finish_last(last_step, samples)
+            with self._phases(Activity.CHECKPOINT, last_step):
+                if first_step > last_step:  # done before, and lost before it was saved
+                    self._saver.save(last_step, samples)
+                self._saver.finish_last(last_step, samples)
         finally:
             self._saver.close()
             self._meter.close()

@@ -33,13 +33,19 @@ class Overdue:
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
         self._told = False
+        self._busy_s = 0.0  # when a rank was last seen busy with what takes longer than a step
 
     def beat(self, beat: Beat, sight: Sight, now: float) -> Sequence[Incident]:
         """Nothing: it is time that tells."""
+        if any(state.busy for state in beat.ranks):
+            self._busy_s = now
         return ()
 
     def look(self, sight: Sight, now: float) -> Sequence[Incident]:
-        since = now - max(sight.moved_s, self._attempt.begun_s)
+        due_s = max(sight.moved_s, self._attempt.begun_s)
+        if not any(state.busy for state in sight.ranks.values()):
+            due_s = max(due_s, self._busy_s)  # since what was in the way of a step is over
+        since = now - due_s
         if self._told or since <= self._patience_s(sight):
             return ()
         self._told = True

@@ -127,6 +127,19 @@ def test_a_rank_that_is_stopped_within_a_collective_is_the_one_that_never_came()
     assert (found.cause, found.ranks, found.hosts) == (Cause.STOPPED, (1,), ("b",))
 
 
+def test_after_a_long_checkpoint_a_step_has_its_usual_time() -> None:
+    watch = _watch()
+    for beat in range(80):  # 40 s in the checkpoint, the last of them over
+        for host, rank in (("a", 0), ("b", 1)):
+            busy = "checkpoint" if beat < 78 else ""
+            done = [_done(rank, 7)] if not beat else []
+            state = RankState(rank=rank, step=7, process="S", busy=busy)
+            _beat(watch, host, 1.0 + beat / 2, *done, ranks=(state,))
+        assert not watch.look(1.0 + beat / 2)
+    assert not watch.look(43.0)
+    assert watch.look(46.0)
+
+
 def test_a_step_that_a_slow_link_holds_up_is_the_links() -> None:
     watch = _watch()
     for beat in range(10):
