@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from engine.simulation.serve.request import Workload
     from engine.simulation.serve.set_up import SetUp
 
-_SOURCES = ("engine/scheduling", "engine/simulation/serve", "engine/latency.py")
+_SOURCES = ("engine/scheduling", "engine/simulation/serve", "engine/profiles/latency.py")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """What an iteration costs and a token weighs: read from a profile of ours, or in DistServe's form.
 
 DistServe's JSON has, for each model and each tensor parallelism, terms in milliseconds; see
-:mod:`engine.latency`. It does not say how many bytes a token's keys and values are: these follow
-from the shapes of the OPT models, which it measures.
+:mod:`engine.profiles.latency`. It does not say how many bytes a token's keys and values are: these
+follow from the shapes of the OPT models, which it measures.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from collectors.errors import DataError, UsageError
-from engine.latency import Latency, latency_of
-from engine.profile import FORMAT, read_profile
+from engine.profiles.latency import Latency, latency_of
+from engine.profiles.profile import FORMAT, read_profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,11 +45,11 @@ class ServingCosts:
     source: str
 
     def prefill_s(self, tokens: int, cached: int = 0) -> float:
-        """As :meth:`engine.latency.Latency.prefill_s`."""
+        """As :meth:`engine.profiles.latency.Latency.prefill_s`."""
         return self.latency.prefill_s(tokens, cached)
 
     def decode_s(self, batch: int, context_tokens: int) -> float:
-        """As :meth:`engine.latency.Latency.decode_s`."""
+        """As :meth:`engine.profiles.latency.Latency.decode_s`."""
         return self.latency.decode_s(batch, context_tokens)
 
 

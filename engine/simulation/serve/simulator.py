@@ -15,7 +15,7 @@ from engine.simulation.serve.link import Stream
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from engine.latency import Latency
+    from engine.profiles.latency import Latency
     from engine.scheduling.iteration import Iteration, Work
     from engine.scheduling.scheduler import Scheduler
     from engine.simulation.serve.request import Workload

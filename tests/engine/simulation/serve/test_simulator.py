@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.latency import latency_of
+from engine.profiles.latency import latency_of
 from engine.scheduling.limits import MakeRoom
 from engine.simulation.serve.comparison import POLICIES, capacity, simulate
 from engine.simulation.serve.costs import ServingCosts

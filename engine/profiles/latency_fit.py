@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.latency import Latency, latency_of
+from engine.profiles.latency import Latency, latency_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

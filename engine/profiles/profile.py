@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from collectors.errors import DataError, UsageError
-from engine.latency_fit import Fit, fit_latency
+from engine.profiles.latency_fit import Fit, fit_latency
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.errors import DataError, UsageError
-from engine.latency import latency_of
-from engine.latency_fit import fit_latency
-from engine.profile import Profile, read_profile, write_profile
+from engine.profiles.latency import latency_of
+from engine.profiles.latency_fit import fit_latency
+from engine.profiles.profile import Profile, read_profile, write_profile
 
 if TYPE_CHECKING:
     from pathlib import Path
