@@ -166,7 +166,7 @@ def _between(events: Sequence[Event], first: str, last: str) -> list[float]:
 def _reports(strikes: Sequence[float], events: Sequence[Event]) -> Iterable[float]:
     """Seconds from each fault that was injected to the incident that made the job start again."""
     incidents = [at for at, name, facts in events if name == "job.incident" and facts["recover"]]
-    for strike, following in zip(strikes, [*strikes[1:], float("inf")], strict=True):
+    for strike, following in zip(strikes, [*strikes[1:], float("inf")], strict=False):
         seen = next((at for at in incidents if strike <= at < following), None)
         if seen is not None:
             yield seen - strike

@@ -28,7 +28,14 @@ def main() -> None:
     task: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     log = Path(sys.argv[2])
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    # Each attempt meets anew: in the agent's store gloo finds addresses of ranks that were killed.
+    attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{log.resolve()}.meeting{attempt}",
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
     rank = dist.get_rank()
     torch.manual_seed(0)
     model = DistributedDataParallel(Model(task))
