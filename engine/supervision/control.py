@@ -4,6 +4,7 @@ One line of JSON each way, over a Unix socket (0600) on the driver's host. A req
 against its schema; what is not understood is answered, and changes nothing.
 
     {"version": 1, "ask": "status"}
+    {"version": 1, "ask": "news", "after": 3}
     {"version": 1, "ask": "evict", "host": "node7", "why": "flaky link"}
     {"version": 1, "ask": "slow", "rank": 12, "why": "1.40 times as long: cpu_throttling"}
 """
@@ -36,10 +37,11 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     version: Literal[1]
-    ask: Literal["status", "evict", "pause", "resume", "stop", "restart", "slow"]
-    host: str = ""
+    ask: Literal["status", "news", "evict", "pause", "resume", "stop", "restart", "slow"]
+    after: int = Field(0, ge=0)
+    host: str = Field("", max_length=253)
     rank: int | None = Field(None, ge=0)
-    why: str = ""
+    why: str = Field("", max_length=1000)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -52,7 +54,7 @@ class Request(BaseModel):
     @property
     def event(self) -> Asked | Slow | None:
         """For the driver; None: nothing is to be done."""
-        if self.ask == "status":
+        if self.ask in ("status", "news"):
             return None
         if self.rank is not None and self.ask == "slow":
             return Slow(ranks=(self.rank,), detail=self.why, certain=True)
@@ -69,16 +71,22 @@ class ControlSocket:
     """The driver's end.
 
     Args:
-        ask: does what is asked.
+        ask: does what is asked; what it raises as UsageError is told to who asked.
         describe: what is going on.
+        news: what has happened lately, by number, after one.
     """
 
     def __init__(
-        self, run: Path, ask: Callable[[Asked | Slow], None], describe: Callable[[], dict[str, Any]]
+        self,
+        run: Path,
+        ask: Callable[[Asked | Slow], None],
+        describe: Callable[[], dict[str, Any]],
+        news: Callable[[int], list[dict[str, Any]]] = lambda _: [],
     ) -> None:
         self._path = socket_path(run)
         self._ask = ask
         self._describe = describe
+        self._news = news
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -113,8 +121,13 @@ class ControlSocket:
             request = Request.model_validate_json(line)
         except ValidationError as error:
             return {"version": VERSION, "error": str(error.errors(include_url=False)[0]["msg"])}
+        if request.ask == "news":
+            return {"version": VERSION, "news": self._news(request.after)}
         if (event := request.event) is not None:
-            self._ask(event)
+            try:
+                self._ask(event)
+            except UsageError as error:
+                return {"version": VERSION, "error": str(error)}
         return {"version": VERSION, "status": self._describe()}
 
 
@@ -128,8 +141,21 @@ def ask(
         TimedOut: it does not answer.
         UsageError: it refuses.
     """
-    path = socket_path(run)
     content = {"version": VERSION, "ask": request, "host": host, "rank": rank, "why": why}
+    return dict(_exchange(run, content).get("status", {}))
+
+
+def read_news(run: Path, after: int) -> list[dict[str, Any]]:
+    """What has happened to a job after the item of that number: ``number``, ``name``, ``facts``.
+
+    Raises:
+        Unreachable, TimedOut: as :func:`ask`.
+    """
+    return list(_exchange(run, {"version": VERSION, "ask": "news", "after": after}).get("news", []))
+
+
+def _exchange(run: Path, content: dict[str, Any]) -> dict[str, Any]:
+    path = socket_path(run)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_ANSWER_S)
         try:
@@ -147,4 +173,4 @@ def ask(
             ) from None
     if "error" in answer:
         raise UsageError(f"the driver refuses: {answer['error']}", where=str(run))
-    return dict(answer.get("status", {}))
+    return dict(answer)

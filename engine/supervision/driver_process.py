@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from collectors.atomic import write_atomically
 from collectors.clock import host_name
-from collectors.errors import DataError
+from collectors.errors import DataError, UsageError
 from collectors.recorder import Identity, NullRecorder, open_recorder
 from collectors.settings import Settings
 from engine.resilience.driver import Driver, Phase
@@ -40,6 +40,7 @@ from engine.supervision.control import ControlSocket
 from engine.supervision.driver_state import DriverState
 from engine.supervision.job_spec import DRIVER, JobSpec
 from engine.supervision.meeting_place import tell_address
+from engine.supervision.news import News
 from engine.supervision.tasks import Tasks
 from engine.supervision.wire import HEARD, WireError, accept, read_key
 from engine.training.checkpoint import CheckpointStore
@@ -83,6 +84,7 @@ class DriverProcess:
         )
         self._channels: dict[str, Channel] = {}
         self._tasks = Tasks()
+        self._news = News(self._state.generation)
         self._over = asyncio.Event()
         self._replaced = False
 
@@ -93,7 +95,7 @@ class DriverProcess:
         tell_address(self._run, f"{self._address}:{port}", self._state.generation)
         name = "driver" if self._state.past is None else "driver-lost"
         self._note(Note(name=name, facts={"generation": self._state.generation}))
-        control = ControlSocket(self._run, self._ask, self._describe)
+        control = ControlSocket(self._run, self._ask, self._describe, self._news.after)
         await control.open()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._stop, number)
@@ -197,6 +199,7 @@ class DriverProcess:
 
     def _note(self, note: Note) -> None:
         _log.info("%s %s", note.name, note.facts)
+        self._news.add(note)
         self._recorder.event(f"job.{note.name}", attributes=note.facts)
 
     def _finish(self, finish: Finish) -> None:
@@ -227,6 +230,14 @@ class DriverProcess:
     # -- people ---
 
     def _ask(self, asked: Asked | Slow) -> None:
+        known = [host.name for host in self._driver.roster]
+        if isinstance(asked, Asked) and asked.host and asked.host not in known:
+            raise UsageError(
+                f"no host {asked.host} has joined the job: there are {', '.join(known)}"
+            )
+        ranks = sum(place.count for place in self._driver.places)
+        if isinstance(asked, Slow) and max(asked.ranks) >= ranks:
+            raise UsageError(f"the job has ranks 0 to {ranks - 1}")
         self._happen(asked)
 
     def _describe(self) -> dict[str, Any]:

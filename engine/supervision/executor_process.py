@@ -85,8 +85,9 @@ class ExecutorProcess:
         self._copies = Copies()
         self._server = CopyServer(self._copies, self._key)
         environment = {"OMP_NUM_THREADS": str(self._config.parallel.threads_per_rank)}
-        if interface := interface_of(address):
-            environment["GLOO_SOCKET_IFNAME"] = interface
+        self._interface = interface_of(address)
+        if self._interface:
+            environment["GLOO_SOCKET_IFNAME"] = self._interface
         self._warm = WarmRanks(run / "logs" / f"executor-{host}.log", environment)
         self._room = Path(tempfile.mkdtemp(prefix="opsuite-"))
         self._attempt: HostAttempt | None = None
@@ -201,7 +202,7 @@ class ExecutorProcess:
             done=tuple(self._done),
             done_attempt=self._done_attempt,
             copies=self._copies.all,
-            sent_bytes=sent_bytes(),
+            sent_bytes=sent_bytes(self._interface),
             round_trip_s=self._channel.round_trip_s() if self._channel else None,
             lines=attempt.lines.new() if attempt else (),
         )

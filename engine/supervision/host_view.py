@@ -128,13 +128,14 @@ def _size(path: Path) -> int:
         return 0
 
 
-def sent_bytes() -> int | None:
-    """Bytes that this host's interfaces have sent, the loopback's included; None: nobody counts."""
+def sent_bytes(interface: str) -> int | None:
+    """Bytes that an interface of this host has sent; None: nobody counts, or there is none."""
     try:
         lines = (_PROC / "net" / "dev").read_text("utf-8").splitlines()[2:]
     except OSError:
         return None
-    return sum(int(line.rpartition(":")[2].split()[8]) for line in lines)
+    counts = (line.rpartition(":") for line in lines)
+    return next((int(c.split()[8]) for name, _, c in counts if name.strip() == interface), None)
 
 
 def interface_of(address: str) -> str:

@@ -29,6 +29,7 @@ _LOOK_S = 0.05
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 30.0
 _WELL_S = 60.0  # who lived for so long has not failed at once
 _LEAVE_S = 15.0
+_AGAIN_S, _OBEY_S = 3.0, 45.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +95,23 @@ class Supervisor:
         ]
 
     def wait(self, stop: StopRequest) -> dict[str, Any]:
-        """Until the job is over, or somebody wishes to stop it; gives the driver's result."""
-        told = False
+        """Until the job is over, or somebody wishes to stop it; gives the driver's result.
+
+        The wish is told again until it is heard: a driver may have just been killed, or begun. One
+        that never hears it is given up, and all else with it.
+        """
+        again_s = give_up_s = 0.0
         while (result := self.result()) is None:
-            if stop.made and not told:
-                told = True
+            now = time.monotonic()
+            if stop.made and now >= again_s:
+                give_up_s = give_up_s or now + _OBEY_S
+                again_s = now + _AGAIN_S
                 self._stop()
+            if give_up_s and now >= give_up_s:
+                self._end_all()
+                return {"status": "stopped", "reason": "its driver did not obey, and was ended"}
             self.tend()
-            stop.wait(_LOOK_S) if not told else time.sleep(_LOOK_S)
+            time.sleep(_LOOK_S) if stop.made else stop.wait(_LOOK_S)
         return result
 
     def tend(self) -> None:
@@ -143,6 +153,12 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 kept.process.kill()
                 kept.process.wait()
+
+    def _end_all(self) -> None:
+        """Ranks end with their executor."""
+        for kept in self._kept.values():
+            if kept.process is not None:
+                kept.process.kill()
 
     def _stop(self) -> None:
         """The driver stops the job; a host without it leaves the job."""

@@ -224,6 +224,7 @@ def _launch(config: RunConfig, home: Path, resume: RunDirectory | None) -> Launc
 def _watched(run: RunDirectory, config: RunConfig) -> Iterator[None]:
     """Around the ranks: their progress, and who looks for hangs."""
     from collectors.settings import Settings
+    from opsuite.job_news import JobNews
     from opsuite.straggler_watch import StragglerWatch
     from opsuite.watchdog.guard import Guard
     from tui.progress import show_progress
@@ -231,6 +232,7 @@ def _watched(run: RunDirectory, config: RunConfig) -> Iterator[None]:
     settings = Settings.from_environment()
     with (
         Guard(run, wanted=settings.watchdog and settings.record),
+        JobNews(run.path, wanted=config.resilience.recover),
         StragglerWatch(settings.home, run, wanted=settings.record and config.resilience.recover),
         show_progress(run, total_steps=config.train.steps),
     ):

@@ -80,9 +80,19 @@ def check_drill(drill: Drill) -> list[Fault]:
     faults = [parse_fault(text, FAULTS) for text in drill.faults]
     ranks, steps = drill.config.parallel.world_size, drill.config.train.steps
     for text, fault in zip(drill.faults, faults, strict=True):
-        if misfit := fault.misfit(world_size=ranks, steps=steps):
+        misfit = fault.misfit(world_size=ranks, steps=steps) or _misfit_of_host(fault, drill.hosts)
+        if misfit:
             raise UsageError(misfit, where=f"--faults {text}", remedy="correct the fault")
     return faults
+
+
+def _misfit_of_host(fault: Fault, hosts: Sequence[str]) -> str:
+    from engine.faults.host_fault import HostFault
+
+    named = fault.host if isinstance(fault, HostFault) else "@"
+    if named.startswith("@") or named in hosts:
+        return ""
+    return f"there is no host {named}: the drill has {', '.join(hosts)}"
 
 
 def run_drill(

@@ -121,5 +121,7 @@ def test_what_cannot_be_drilled_is_refused() -> None:
         check_drill(Drill(config=job(resilience={"recover": False})))
     with pytest.raises(UsageError, match="rank 7"):
         check_drill(Drill(config=job(), faults=("sigkill:rank=7,step=1",)))
+    with pytest.raises(UsageError, match="no host hostX: the drill has host0, host1, host2"):
+        check_drill(Drill(config=job(), faults=("network-cut:host=hostX,at_step=1,seconds=1",)))
     with pytest.raises(UsageError, match="unknown fault"):
         check_drill(Drill(config=job(), faults=("earthquake:step=1",)))

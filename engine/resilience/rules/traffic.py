@@ -39,6 +39,9 @@ class Traffic:
         if beat.sent_bytes is None or not sight.step:
             return ()
         begun, sent, step = self._begun.setdefault(beat.host, (now, beat.sent_bytes, sight.step))
+        if beat.sent_bytes < sent:  # another executor, or its counter began anew
+            del self._begun[beat.host]
+            return ()
         if now - begun < _WINDOW_S or sight.step == step:
             return ()
         self._begun[beat.host] = (now, beat.sent_bytes, sight.step)

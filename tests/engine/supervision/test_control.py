@@ -10,13 +10,49 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from collectors.errors import Unreachable, UsageError
+from engine.resilience.effects import Note
 from engine.resilience.messages import Asked, Slow, Wish
-from engine.supervision.control import ControlSocket, ask, socket_path
+from engine.supervision.control import ControlSocket, ask, read_news, socket_path
 from engine.supervision.driver_state import DriverState
+from engine.supervision.news import News
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+def test_news_are_read_from_where_one_was(tmp_path: Path) -> None:
+    news = News(generation=2)
+    for step in range(3):
+        news.add(Note(name="incident", facts={"step": step}))
+
+    async def main() -> list[dict[str, Any]]:
+        control = ControlSocket(tmp_path, lambda _: None, dict, news.after)
+        await control.open()
+        try:
+            first = await asyncio.to_thread(read_news, tmp_path, 0)
+            return first + await asyncio.to_thread(read_news, tmp_path, first[1]["number"])
+        finally:
+            control.close()
+
+    found = asyncio.run(main())
+    assert [item["facts"]["step"] for item in found] == [0, 1, 2, 2]
+
+
+def test_what_the_driver_refuses_is_told(tmp_path: Path) -> None:
+    def refuse(_: object) -> None:
+        raise UsageError("no host node9 has joined the job")
+
+    async def main() -> None:
+        control = ControlSocket(tmp_path, refuse, dict)
+        await control.open()
+        try:
+            await asyncio.to_thread(lambda: ask(tmp_path, "evict", host="node9"))
+        finally:
+            control.close()
+
+    with pytest.raises(UsageError, match="node9"):
+        asyncio.run(main())
 
 
 def with_driver(run: Path, do: Callable[[], Any]) -> tuple[list[Asked | Slow], Any]:
