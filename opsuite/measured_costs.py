@@ -45,7 +45,6 @@ class _Seen:
     """Seconds, of all that a run has shown."""
 
     plain: list[float]
-    with_snapshot: list[float]
     with_checkpoint: list[float]
     start: list[float]
     stop: list[float]
@@ -94,12 +93,8 @@ def _measured(seen: _Seen, config: RunConfig) -> dict[str, Any]:
     values: dict[str, Any] = {"step_s": step_s}
     if config.checkpoint.every:
         values["checkpoint_every_s"] = config.checkpoint.every * step_s
-    for name, longer in (
-        ("snapshot_block_s", seen.with_snapshot),
-        ("checkpoint_block_s", seen.with_checkpoint),
-    ):
-        if longer:
-            values[name] = max(0.0, fmean(longer) - step_s)
+    if seen.with_checkpoint:
+        values["checkpoint_block_s"] = max(0.0, fmean(seen.with_checkpoint) - step_s)
     for name, spans in (("start_s", seen.start), ("stop_s", seen.stop), ("report_s", seen.report)):
         if spans:
             values[name] = [min(spans), max(spans)]
@@ -116,8 +111,7 @@ def _seen(store: Source, run_id: str, config: RunConfig) -> _Seen:
     by_kind = _steps(steps, config)
     return _Seen(
         plain=by_kind[0],
-        with_snapshot=by_kind[1],
-        with_checkpoint=by_kind[2],
+        with_checkpoint=by_kind[1],
         start=_between(events[_first_recovery(events) :], "starting", "running"),
         stop=_between(events, "stopping", "gathering"),
         report=list(_reports(strikes, events)),
@@ -125,26 +119,22 @@ def _seen(store: Source, run_id: str, config: RunConfig) -> _Seen:
 
 
 def _steps(steps: Sequence[tuple[int, float]], config: RunConfig) -> tuple[list[float], ...]:
-    """Seconds from the end of one step to that of the next: plain ones, those with a state kept in
-    memory, and those with a checkpoint."""
+    """Seconds from the end of one step to that of the next: plain ones; those with a checkpoint.
+
+    Copies in memory are made beside the steps, and slow some of them: that is in the plain ones.
+    """
     lengths = [
         (step, at - before)
         for (last, before), (step, at) in pairwise(steps)
         if step == last + 1 and step > steps[0][0] + _WARM_UP
     ]
     usual = sorted(seconds for _, seconds in lengths)[len(lengths) // 2] if lengths else 0.0
-    kinds: tuple[list[float], ...] = ([], [], [])
+    kinds: tuple[list[float], ...] = ([], [])
+    every = config.checkpoint.every
     for step, seconds in lengths:
-        if seconds <= _LONGEST * usual:
-            kinds[_kind(step - 1, config)].append(seconds)  # it is saved after the step's span
+        if seconds <= _LONGEST * usual:  # a checkpoint is made after the span of its step
+            kinds[bool(every) and (step - 1) % every == 0].append(seconds)
     return kinds
-
-
-def _kind(step: int, config: RunConfig) -> int:
-    if config.checkpoint.every and step % config.checkpoint.every == 0:
-        return 2
-    every = config.resilience.snapshot_every
-    return 1 if every and step % every == 0 else 0
 
 
 def _first_recovery(events: Sequence[Event]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ class Reporter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="copy")
         self._checksum: Checksum | None = None
         self._intact = True
+        self._copied_s = 0.0
 
     def begins(self) -> None:
         self._link.say("began")
@@ -49,8 +51,11 @@ class Reporter:
 
     def updated(self, step: int) -> None:
         self._checksum = checksum(self._optimizer.weights)
+        self._copied_s = 0.0
         if self._every and step % self._every == 0:
+            begun = time.perf_counter()
             self._copy(step)
+            self._copied_s = time.perf_counter() - begun
 
     def done(self, numbers: StepNumbers) -> None:
         done = StepDone(
@@ -58,7 +63,7 @@ class Reporter:
             step=numbers.step,
             seconds=numbers.seconds,
             data_s=numbers.data_s,
-            checkpoint_s=numbers.checkpoint_s,
+            checkpoint_s=numbers.checkpoint_s + self._copied_s,
             loss=_finite(numbers.loss),
             norm=_finite(numbers.norm),
             own_norm=_finite(numbers.own_norm or 0.0),
