@@ -230,6 +230,7 @@ def test_storage_stalls_for_its_time(small: Stage, inject: Callable[..., Injecti
     ) as writer:
         assert writer.stdout is not None
         writer.stdout.readline()
+        (small.checkpoints() / "step-000004.tmp").mkdir()  # a save goes on
         with inject(FrozenStorage(at_step=2, seconds=0.8), small) as injection:
             gap_s, began = 0.0, time.monotonic()
             while injection.wait_over(0.0) is False or time.monotonic() - began < 0.1:
