@@ -27,7 +27,7 @@ SCHEMA = """
 CREATE TABLE ranks (run_id VARCHAR, rank INTEGER, host VARCHAR);
 CREATE TABLE steps (run_id VARCHAR, rank INTEGER, step BIGINT, start_ns BIGINT,
                     duration_s DOUBLE, own_s DOUBLE, blocked_s DOUBLE,
-                    run_queue_wait_s DOUBLE, cpu_time_s DOUBLE);
+                    run_queue_wait_s DOUBLE, cpu_time_s DOUBLE, throttled_s DOUBLE, gc_s DOUBLE);
 CREATE TABLE phases (run_id VARCHAR, rank INTEGER, step BIGINT, start_ns BIGINT,
                      phase VARCHAR, own_s DOUBLE);
 CREATE TABLE events (run_id VARCHAR, name VARCHAR, at_ns BIGINT, attributes VARCHAR);
@@ -60,7 +60,9 @@ class Views:
                 blocked = own.max() - own[rank]
                 at_ns = start_ns + step
                 row = [run, rank, step, at_ns, own.max(), own[rank], blocked, None, None]
-                self.connection.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+                self.connection.execute(
+                    "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)", row
+                )
                 phase = [run, rank, step, at_ns, "forward", own[rank]]
                 self.connection.execute("INSERT INTO phases VALUES (?, ?, ?, ?, ?, ?)", phase)
 
