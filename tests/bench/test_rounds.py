@@ -51,7 +51,7 @@ def test_result_is_json_and_one_miss_is_a_miss() -> None:
 
 def test_every_bench_has_its_module_and_others_are_refused() -> None:
     for name in BENCHES:
-        assert find_spec(f"opsuite.bench.{name}") is not None
+        assert find_spec(f"opsuite.bench.{name.replace('-', '_')}") is not None
     with pytest.raises(UsageError) as error:
         find_bench("absent")
     assert "startup" in error.value.remedy
