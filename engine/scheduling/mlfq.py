@@ -46,12 +46,14 @@ class MultiLevelFeedbackQueue:
             before.
         queues: how many.
         promote_after_s: a job that has waited for so long goes to the first queue (FastServe's
-            alpha: 0.3 s in the paper, 3 s in its released code).
+            alpha): 3 s as in its released code. With the paper's 0.3 s all jobs take turns where
+            more than a few wait: of 1,000 sharegpt-like requests at 0.97 of FCFS's capacity and
+            a cap of 64, 526 were not done in time, and none with 3 s.
     """
 
     name = "mlfq"
 
-    def __init__(self, profile: Profile, *, queues: int = 16, promote_after_s: float = 0.3) -> None:
+    def __init__(self, profile: Profile, *, queues: int = 16, promote_after_s: float = 3.0) -> None:
         assert promote_after_s > 0, "a job waits before it is promoted"
         self._profile = profile
         self._promote_after_s = promote_after_s

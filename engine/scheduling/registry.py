@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from collectors.errors import UsageError
+from engine.scheduling.adaptive import Adaptive
 from engine.scheduling.fcfs import FirstComeFirstServed
 from engine.scheduling.mlfq import MultiLevelFeedbackQueue
 from engine.scheduling.oracle import Gittins, ShortestRemaining
@@ -60,6 +61,7 @@ POLICIES: Mapping[str, Callable[[Knowledge], Policy]] = {
     Priority.name: lambda _: Priority(),
     MultiLevelFeedbackQueue.name: lambda knowledge: MultiLevelFeedbackQueue(knowledge.profile),
     SkipJoin.name: lambda knowledge: SkipJoin(knowledge.profile),
+    Adaptive.name: lambda knowledge: Adaptive(knowledge.profile),
     ShortestRemaining.name: _shortest_remaining,
     Gittins.name: _gittins,
 }
