@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from collectors.errors import OpsuiteError
+from opsuite.follower import Follower
 from opsuite.output import narrate
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
 _PERIOD_S = 1.0
 
@@ -38,40 +37,23 @@ def _whom(facts: dict[str, Any]) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
-class JobNews:
-    """Follows a job's driver while its body runs, if that is wanted."""
+class JobNews(Follower):
+    """Tells what a job's driver has noted."""
 
     def __init__(self, run: Path, *, wanted: bool) -> None:
+        super().__init__("news", _PERIOD_S, wanted=wanted)
         self._run = run
-        self._wanted = wanted
         self._last = 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="news", daemon=True)
 
-    def __enter__(self) -> Self:
-        if self._wanted:
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        if self._wanted:
-            self._thread.join()
-
-    def _follow(self) -> None:
+    def goes_on(self) -> bool:
         from engine.supervision.control import read_news
 
-        while not self._over.wait(_PERIOD_S):
-            try:
-                items = read_news(self._run, self._last)
-            except OpsuiteError:
-                continue  # its driver is elsewhere, or is being started again: that is told apart
-            for item in items:
-                self._last = item["number"]
-                if line := told(item):
-                    narrate(line)
+        try:
+            items = read_news(self._run, self._last)
+        except OpsuiteError:
+            return True  # its driver is elsewhere, or is being started again: that is told apart
+        for item in items:
+            self._last = item["number"]
+            if line := told(item):
+                narrate(line)
+        return True

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from collectors.clock import now_ns
 from collectors.errors import OpsuiteError
+from opsuite.follower import Follower
 from opsuite.output import narrate
 from playbooks.finding import Confidence
 from playbooks.straggler_cause import Cause
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from collectors.run import RunDirectory
     from playbooks.finding import Finding
@@ -44,39 +43,22 @@ def slow_now(times: StepTimes) -> list[Finding]:
     ]
 
 
-class StragglerWatch:
-    """Looks at a run's latest steps while its body runs, if that is wanted."""
+class StragglerWatch(Follower):
+    """Looks at a run's latest steps."""
 
     def __init__(self, home: Path, run: RunDirectory, *, wanted: bool) -> None:
+        super().__init__("stragglers", _PERIOD_S, wanted=wanted)
         self._home = home
         self._run = run
         self._since_ns = now_ns()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="stragglers", daemon=True)
-        self._wanted = wanted
 
-    def __enter__(self) -> Self:
-        if self._wanted:
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        if self._wanted:
-            self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(_PERIOD_S):
-            try:
-                self.look()
-            except OpsuiteError as error:
-                narrate(f"warning: nobody looks for slow ranks: {error}")
-                return
+    def goes_on(self) -> bool:
+        try:
+            self.look()
+        except OpsuiteError as error:
+            narrate(f"warning: nobody looks for slow ranks: {error}")
+            return False
+        return True
 
     def look(self) -> None:
         """Once; what was told is judged anew from steps after it only.

@@ -14,7 +14,7 @@ from engine.kernels.disassembly import SPILLS, disassemble
 from engine.kernels.warps import warps_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 _INTEGERS = (
     "width", "rows", "count", "vocabulary", "heads", "length", "half",
@@ -54,24 +54,40 @@ def compile_all(arch: int) -> Iterator[Compiled]:
 
 def _compile(kernel: Any, block: int, dtype: str, arch: int) -> Compiled:  # noqa: ANN401
     constants = {**_CONSTANTS, "BLOCK": block}
+    kinds = {name: _kind(name, dtype) for name in kernel.arg_names if name not in constants}
+    aligned = [name for name, kind in kinds.items() if kind.startswith("*")]
+    spills = compile_spills(
+        kernel, kinds, constants, aligned=aligned, warps=warps_for(block), arch=arch
+    )
+    return Compiled(kernel=kernel.__name__, dtype=dtype, arch=arch, spills=spills)
+
+
+def compile_spills(
+    kernel: Any,  # noqa: ANN401
+    kinds: Mapping[str, str],
+    constants: Mapping[str, int],
+    *,
+    aligned: Sequence[str],
+    warps: int,
+    arch: int,
+) -> bool:
+    """Whether a kernel, compiled for a device, keeps values in memory for want of registers.
+
+    Args:
+        kinds: the types of its arguments that are not ``constants``.
+        aligned: those whose value is a multiple of 16.
+    """
     names = kernel.arg_names
-    kinds = {name: "constexpr" if name in constants else _kind(name, dtype) for name in names}
-    pointers = [at for at, name in enumerate(names) if kinds[name].startswith("*")]
     source = ASTSource(
         fn=kernel,
-        signature=kinds,
+        signature={n: "constexpr" if n in constants else kinds[n] for n in names},
         constexprs={(at,): constants[n] for at, n in enumerate(names) if n in constants},
-        attrs={(at,): [["tt.divisibility", 16]] for at in pointers},
+        attrs={(names.index(n),): [["tt.divisibility", 16]] for n in aligned},
     )
-    options = {"num_warps": warps_for(block)}
-    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    target = GPUTarget("cuda", arch, 32)
+    made = triton.compile(source, target=target, options={"num_warps": warps})
     _, _, instructions = disassemble(made.asm["cubin"])
-    return Compiled(
-        kernel=kernel.__name__,
-        dtype=dtype,
-        arch=arch,
-        spills=any(instructions[each] for each in SPILLS),
-    )
+    return any(instructions[each] for each in SPILLS)
 
 
 def _kind(name: str, dtype: str) -> str:

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-
-from engine.kernels.ahead_of_time import Compiled
-from engine.kernels.disassembly import SPILLS, disassemble
+from engine.kernels.ahead_of_time import Compiled, compile_spills
 from engine.kernels.paged_attention import TILES, WARPS, attend_single
 
 if TYPE_CHECKING:
@@ -30,22 +25,12 @@ def compile_paged(arch: int, widths: tuple[int, ...] = (64, 128)) -> Iterator[Co
 def _compile(width: int, dtype: str, arch: int) -> Compiled:
     tokens = TILES[4 if dtype == "fp32" else 2]
     constants = {"WIDTH": width, "WIDE": width, "ROWS": 16, "BLOCK": 16, "TOKENS": tokens}
-    names = attend_single.arg_names
-    source = ASTSource(
-        fn=attend_single,
-        signature={n: "constexpr" if n in constants else _kind(n, dtype) for n in names},
-        constexprs={(at,): constants[n] for at, n in enumerate(names) if n in constants},
-        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in _ALIGNED},
+    kinds = {name: _kind(name, dtype) for name in attend_single.arg_names if name not in constants}
+    spills = compile_spills(
+        attend_single, kinds, constants, aligned=_ALIGNED, warps=WARPS, arch=arch
     )
-    target = GPUTarget("cuda", arch, 32)
-    made = triton.compile(source, target=target, options={"num_warps": WARPS})
-    _, _, instructions = disassemble(made.asm["cubin"])
-    return Compiled(
-        kernel=f"attend_single, heads of {width}",
-        dtype=dtype,
-        arch=arch,
-        spills=any(instructions[each] for each in SPILLS),
-    )
+    name = f"attend_single, heads of {width}"
+    return Compiled(kernel=name, dtype=dtype, arch=arch, spills=spills)
 
 
 def _kind(name: str, dtype: str) -> str:

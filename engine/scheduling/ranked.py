@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from engine.scheduling.ranking import Ranking
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from engine.scheduling.job import Job
 
 
-class Ranked:
+class Ranked(ABC):
     """What such policies share; each says its keys, and updates those of jobs that ran.
 
     As nothing is known of how long jobs run, the estimate of when one is scheduled supposes that
@@ -28,9 +29,9 @@ class Ranked:
         self._ran_s = 0.0
         self._finished = 0
 
+    @abstractmethod
     def key(self, job: Job) -> Any:  # noqa: ANN401 - any tuple that sorts
         """Where a job that arrives belongs: no two jobs have the same."""
-        raise NotImplementedError
 
     def arrive(self, job: Job, now: float) -> None:
         """See :class:`~engine.scheduling.policy.Policy`, here and below."""
