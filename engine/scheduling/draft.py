@@ -11,11 +11,10 @@ from engine.scheduling.job import Place
 from engine.scheduling.limits import MakeRoom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from engine.scheduling.job import Job
     from engine.scheduling.limits import Limits
     from engine.scheduling.policy import Policy
+    from engine.scheduling.prefixes import Prefixes
     from engine.scheduling.residence import Residence
 
 _DEVICE, _HOST, _NOWHERE = Place.DEVICE, Place.HOST, Place.NOWHERE
@@ -39,7 +38,7 @@ class Draft:
     that are on the device go on, in the room that nobody above them can use.
 
     Args:
-        prefix: tokens of a job that the prefix cache has; asked when the job begins.
+        prefixes: what need not be computed of jobs that begin.
         others: whether other iterations are in flight.
 
     Attributes:
@@ -53,14 +52,14 @@ class Draft:
         limits: Limits,
         residence: Residence,
         *,
-        prefix: Callable[[Job], int],
+        prefixes: Prefixes,
         others: bool,
     ) -> None:
         self._policy = policy
         self._limits = limits
         self._residence = residence
         self._pages = residence.pages
-        self._prefix = prefix
+        self._prefixes = prefixes
         self._others = others
         self._joins = not (limits.whole_batches and residence.on_device)
         self._budget = sys.maxsize if limits.prefill_tokens is None else limits.prefill_tokens
@@ -134,7 +133,7 @@ class Draft:
         fit = self._room(job, self._with_watermark(job))
         if fit is _Fit.NOW:
             self._residence.begin(job)
-            job.cached = job.shared = min(self._prefix(job), job.known - 1)
+            job.cached = job.shared = min(self._prefixes.share(job), job.known - 1)
             self._add(job, job.due)
         return fit is not _Fit.NEVER
 

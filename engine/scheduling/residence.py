@@ -31,6 +31,10 @@ class Residence:
         self.moving: dict[int, Job] = {}
         self.least_hosted = limits.blocks
 
+    def holds(self, number: int) -> bool:
+        """Whether a job has blocks anywhere."""
+        return number in self.on_device or number in self.on_host or number in self.moving
+
     def needs(self, job: Job) -> int:
         """Blocks of the device that it is given when it begins, or comes back."""
         limits = self._limits

@@ -7,23 +7,21 @@ from typing import TYPE_CHECKING
 from engine.scheduling.draft import Draft
 from engine.scheduling.limits import MakeRoom
 from engine.scheduling.lookahead import Lookahead
+from engine.scheduling.prefixes import NoPrefixes
 from engine.scheduling.residence import Residence
 from engine.scheduling.steadiness import Steadiness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from engine.scheduling.iteration import Iteration
     from engine.scheduling.job import Job
     from engine.scheduling.limits import Limits
     from engine.scheduling.pages import Pages
     from engine.scheduling.policy import Policy
+    from engine.scheduling.prefixes import Prefixes
 
 _NOBODY: frozenset[int] = frozenset()
-
-
-def _no_prefix(job: Job) -> int:
-    return 0
 
 
 class Scheduler:
@@ -34,18 +32,14 @@ class Scheduler:
 
     Args:
         policy: the order; it hears of the jobs from this scheduler alone.
-        prefix: how many tokens at a job's front the prefix cache has, of which one is computed
-            again where it has them all. Asked when a job is added, and each time that it begins:
-            then the cache must keep them for the work that is decided.
+        prefixes: what need not be computed.
     """
 
-    def __init__(
-        self, policy: Policy, limits: Limits, prefix: Callable[[Job], int] = _no_prefix
-    ) -> None:
+    def __init__(self, policy: Policy, limits: Limits, prefixes: Prefixes | None = None) -> None:
         self.policy = policy
         self.limits = limits
         self.residence = Residence(limits)
-        self._prefix = prefix
+        self._prefixes = NoPrefixes() if prefixes is None else prefixes
         self._lookahead = Lookahead(policy, limits, self.residence)
         self._steadiness = Steadiness(policy, limits, self.residence)
         self._jobs: dict[int, Job] = {}
@@ -67,7 +61,7 @@ class Scheduler:
         assert job.number not in self._leaving, "numbers are unique"
         assert self.limits.fits(job.prompt_tokens + job.max_tokens), "no job is too large to run"
         self._jobs[job.number] = job
-        job.shared = min(self._prefix(job), job.known - 1)
+        job.shared = min(self._prefixes.known(job), job.known - 1)
         self.policy.arrive(job, now)
 
     def withdraw(self, number: int, now: float) -> None:
@@ -91,7 +85,7 @@ class Scheduler:
             self.policy,
             self.limits,
             self.residence,
-            prefix=self._prefix,
+            prefixes=self._prefixes,
             others=self._in_flight > 0,
         )
         draft.fill(now)

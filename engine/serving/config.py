@@ -7,10 +7,11 @@ from typing import Literal
 from pydantic import Field
 
 from collectors.configuration import Config
+from engine.scheduling.limits import MakeRoom
 
 
 class ServingConfig(Config):
-    """Where the server listens, and what its engine holds."""
+    """Where the server listens, and what its engine holds and decides."""
 
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(
@@ -20,14 +21,31 @@ class ServingConfig(Config):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where the model runs"
     )
+    tp: int = Field(default=1, ge=1, le=8, description="processes that share each matrix")
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads of one operation"
+    )
+    policy: str = Field(default="adaptive", description="in which order requests run")
+    profile: str | None = Field(
+        default=None, min_length=1, description="file with measured times; None: measured at start"
     )
     max_batch: int = Field(default=16, ge=1, le=1024, description="requests that run at once")
     max_len: int | None = Field(
         default=None,
         ge=2,
         description="most tokens of prompt and completion; None: the model's context",
+    )
+    prefill_tokens: int = Field(
+        default=512, ge=1, description="tokens of prompts that one iteration computes"
+    )
+    kv_tokens: int | None = Field(
+        default=None, ge=1, description="tokens whose keys and values the device holds"
+    )
+    swap_gb: float = Field(
+        default=4.0, ge=0, le=4096, description="host memory for preempted requests, in GB"
+    )
+    make_room: MakeRoom = Field(
+        default=MakeRoom.PROACTIVE, description="how preempted requests give up their memory"
     )
     max_waiting: int = Field(
         default=256, ge=0, le=100_000, description="requests that wait at most"

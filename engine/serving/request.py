@@ -1,39 +1,24 @@
-"""What crosses the seam between the API and the engine: requests one way, deltas the other."""
+"""What is asked of the engine, and what it gives: token ids, no text."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
+
+from engine.serving.sampling.parameters import SamplingParameters
 
 
 class FinishReason(StrEnum):
     """Why a request's generation ended."""
 
-    STOP = "stop"  # the model's end-of-sequence token, or a stop string
+    STOP = "stop"  # one of the tokens that end it, or a stop string
     LENGTH = "length"  # max_tokens
     CANCELLED = "cancelled"  # its client went away, or the server is stopping
     ERROR = "error"  # it could not be computed
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the next token is chosen.
-
-    Attributes:
-        temperature: 0 takes the most likely token.
-        top_p: smallest set of most likely tokens with this much probability; 1 keeps all.
-        top_k: number of most likely tokens kept; 0 keeps all.
-        seed: equal seeds give equal draws, whatever else is in the batch.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerationRequest:
+class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One sequence to generate.
 
     Attributes:
@@ -41,30 +26,43 @@ class GenerationRequest:
         id: the API's name of the response it belongs to.
         prompt: token ids, at least one.
         max_tokens: most tokens to generate, at least one.
-        stop: texts that end the generation; they are not part of the output.
-        ignore_eos: generate on past the end-of-sequence token (for measurements).
+        ends: tokens that end it.
+        urgency: less is sooner, where the policy heeds it.
+        salt: only requests with the same one share computed prefixes.
+        output: tokens that it has been given already, by an engine that is no more.
     """
 
     number: int
     id: str
     prompt: tuple[int, ...]
     max_tokens: int
-    sampling: Sampling = field(default_factory=Sampling)
-    stop: tuple[str, ...] = ()
-    ignore_eos: bool = False
+    parameters: SamplingParameters = SamplingParameters()
+    ends: frozenset[int] = frozenset()
+    urgency: int = 0
+    salt: str = ""
+    output: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Delta:
-    """What one iteration added to one request.
+class Token(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One more token of a request, or its end.
 
     Attributes:
-        text: new text, whole characters; empty while characters or stop strings are undecided.
-        tokens: tokens generated since the request began.
+        number: the request's.
+        place: in the output, from 0.
+        token: -1 where there is none: the scores were not finite.
+        logprob: natural logarithm of its probability by the model; None if it was not asked for.
+        likeliest: tokens and logprobs of the most likely ones, in falling order.
         finish: None while the request goes on.
     """
 
     number: int
-    text: str
-    tokens: int
+    place: int
+    token: int
+    logprob: float | None = None
+    likeliest: tuple[tuple[int, float], ...] = ()
     finish: FinishReason | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the request could not be computed."""
+        return self.finish is FinishReason.ERROR

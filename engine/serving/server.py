@@ -9,33 +9,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from starlette.middleware import Middleware
 
 from collectors.api_key import require_key
-from collectors.clock import host_name
-from collectors.errors import RunFailed, UsageError
-from collectors.recorder import Identity, NullRecorder, Recorder, open_recorder
+from collectors.errors import RunFailed
 from collectors.run import RunDirectory
-from engine.devices import pick_device
-from engine.serving.api import create_api
-from engine.serving.cache import KeyValueCache
-from engine.serving.completions import ServedModel
-from engine.serving.engine import Engine
-from engine.serving.guard import Guard
-from engine.serving.http_server import HttpServer
-from engine.serving.listener import Listener, bind, listen
-from engine.serving.loader import LoadedModel, load_model
-from engine.serving.policies.fcfs import FirstComeFirstServed
-from engine.serving.policies.policy import Capacity
-from engine.serving.runner import ModelRunner
-from engine.serving.streams import Streams
+from engine.serving.api.application import create_api
+from engine.serving.api.engine_link import EngineLink
+from engine.serving.api.guard import Guard
+from engine.serving.api.http_server import HttpServer
+from engine.serving.api.listener import bind, listen
+from engine.serving.api.served_model import load_served_model
+from engine.serving.api.streams import Streams
+from engine.serving.request import FinishReason
+from engine.serving.wire import Start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from collectors.settings import Settings
+    from engine.serving.api.listener import Listener
+    from engine.serving.api.served_model import ServedModel
     from engine.serving.config import ServingConfig
 
 
@@ -73,95 +68,80 @@ def serve(
     listener = bind(config.host, config.port)
     with listener.socket:
         require_key(listener.host, api_key, loopback=listener.loopback)
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        model = load_model(directory, pick_device(config.device))
-        name = config.name or directory.resolve().name
-        served = _served(name, model, config)
-        runner = _runner(model, config, served.max_len)
-        with _recorded(name, config, settings) as (run_id, recorder):
-            streams = Streams(max_open=config.max_batch + config.max_waiting)
-            engine = Engine(
-                runner=runner,
-                policy=FirstComeFirstServed(_capacity(config, served)),
-                vocabulary=model.vocabulary,
-                end_tokens=model.end_tokens,
-                recorder=recorder,
-                emit=streams.deliver,
+        model = load_served_model(directory, name=config.name, max_len=config.max_len)
+        with _recorded(model.name, config, settings) as run:
+            start = Start(
+                directory=str(directory.resolve()),
+                config=config.model_dump_json(),
+                run_id=run.run_id if run else "",
+                spool=str(run.spool) if run else "",
             )
-            guard = Middleware(Guard, api_key=api_key, hosts=listener.allowed_hosts)
-            http = HttpServer(
-                create_api(served, streams, middleware=[guard]),
-                streams,
-                drain_s=config.drain_s,
-                on_ready=lambda: on_ready(Ready(url=listener.url, model=name, run_id=run_id)),
+            run_id = run.run_id if run else None
+            server = Server(model, config, listener, start, api_key=api_key)
+            ended_by = asyncio.run(
+                server.run(
+                    lambda: on_ready(Ready(url=listener.url, model=model.name, run_id=run_id))
+                )
             )
-            listen(listener)
-            asyncio.run(_run(http, engine, streams, listener))
-            if http.ended_by is None:
-                raise RunFailed("the engine failed", remedy="see its traceback above")
-            if http.ended_by is signal.SIGINT:
+            if ended_by is None:
+                raise RunFailed("the engine failed", remedy="see its words above")
+            if ended_by is signal.SIGINT:
                 raise KeyboardInterrupt
 
 
-async def _run(http: HttpServer, engine: Engine, streams: Streams, listener: Listener) -> None:
-    streams.attach(engine)
-    engine.start()
-    try:
-        await http.serve(sockets=[listener.socket])
-    finally:
-        engine.stop()
+class Server:
+    """HTTP on one side, the engine's process on the other."""
 
+    def __init__(
+        self,
+        model: ServedModel,
+        config: ServingConfig,
+        listener: Listener,
+        start: Start,
+        *,
+        api_key: str | None,
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._listener = listener
+        self._link = EngineLink(start)
+        self._api_key = api_key
 
-def _served(name: str, model: LoadedModel, config: ServingConfig) -> ServedModel:
-    context = model.config.max_seq_len
-    if config.max_len and config.max_len > context:
-        raise UsageError(
-            f"the model's context holds {context} tokens",
-            where=f"--max-len {config.max_len}",
-            remedy=f"give at most {context}",
+    async def run(self, on_ready: Callable[[], None]) -> signal.Signals | None:
+        """Until a signal, which is returned; None: the engine failed for good."""
+        config, link = self._config, self._link
+        streams = Streams(
+            link, self._model.vocabulary, max_open=config.max_batch + config.max_waiting
         )
-    return ServedModel(
-        name=name,
-        tokenizer=model.tokenizer,
-        vocabulary=model.vocabulary,
-        vocab_size=model.config.vocab_size,
-        max_len=config.max_len or context,
-    )
-
-
-def _capacity(config: ServingConfig, served: ServedModel) -> Capacity:
-    return Capacity(max_batch=config.max_batch, kv_tokens=config.max_batch * served.max_len)
-
-
-def _runner(model: LoadedModel, config: ServingConfig, max_len: int) -> ModelRunner:
-    weights = model.network.lm_head.weight
-    try:
-        cache = KeyValueCache(
-            model.config,
-            max_batch=config.max_batch,
-            max_len=max_len,
-            device=weights.device,
-            dtype=weights.dtype,
+        guard = Middleware(Guard, api_key=self._api_key, hosts=self._listener.allowed_hosts)
+        http = HttpServer(
+            create_api(self._model, streams, middleware=[guard]),
+            streams,
+            drain_s=config.drain_s,
+            on_ready=on_ready,
         )
-    except RuntimeError:  # torch's for memory that is not there, on the CPU and on GPUs
-        raise UsageError(
-            f"no memory for the keys and values of {config.max_batch} x {max_len} tokens",
-            where=str(weights.device),
-            remedy="give a smaller --max-batch or --max-len",
-        ) from None
-    runner = ModelRunner(model.network, cache)
-    runner.warm_up()
-    return runner
+        try:
+            await link.open(streams.deliver)
+            listen(self._listener)
+            hearing = asyncio.create_task(self._hear(streams))
+            await http.serve(sockets=[self._listener.socket])
+            hearing.cancel()
+        finally:
+            await link.close()
+        return http.ended_by
+
+    async def _hear(self, streams: Streams) -> None:
+        await self._link.run()
+        streams.give_up(FinishReason.ERROR)
 
 
 @contextmanager
 def _recorded(
     name: str, config: ServingConfig, settings: Settings
-) -> Iterator[tuple[str | None, Recorder]]:
-    """A run for the body's duration, whose manifest says how it ended."""
+) -> Iterator[RunDirectory | None]:
+    """A run for the body's duration, whose manifest says how it ended; None with recording off."""
     if not settings.record:
-        yield None, NullRecorder()
+        yield None
         return
     run = RunDirectory.create(
         settings.home,
@@ -172,11 +152,7 @@ def _recorded(
         world_size=1,
     )
     try:
-        recorder = _open_recorder(run)
-        try:
-            yield run.run_id, recorder
-        finally:
-            recorder.close()
+        yield run
     except KeyboardInterrupt:
         run.finish("interrupted", 130)
         raise
@@ -184,15 +160,3 @@ def _recorded(
         run.finish("failed", 1)
         raise
     run.finish("finished", 0)
-
-
-def _open_recorder(run: RunDirectory) -> Recorder:
-    identity = Identity(
-        run_id=run.run_id,
-        role="server",
-        rank=0,
-        world_size=1,
-        host=host_name(),
-        coordinates={},
-    )
-    return open_recorder(run.spool, identity)

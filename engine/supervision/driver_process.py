@@ -45,7 +45,7 @@ from engine.supervision.tasks import Tasks
 from engine.supervision.wire import HEARD, WireError, accept, read_key
 from engine.training.checkpoint import CheckpointStore
 from engine.training.config import RunConfig
-from engine.training.lifeline import end_with
+from engine.lifeline import end_with
 
 if TYPE_CHECKING:
     from collectors.recorder import Recorder

@@ -52,7 +52,7 @@ from engine.supervision.warm_ranks import WarmRanks
 from engine.supervision.wire import HEARD, connect, read_key
 from engine.training.checkpoint import newest_step
 from engine.training.config import RunConfig
-from engine.training.lifeline import end_with
+from engine.lifeline import end_with
 
 if TYPE_CHECKING:
     from engine.resilience.executor import Action, Happening

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from engine.training.config import RunConfig
 from engine.training.failure import log_path
 from engine.training.job import Job
-from engine.training.lifeline import end_with_parent
+from engine.lifeline import end_with_parent
 from engine.training.worker import log_to, settle
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from collectors.clock import host_name
 from collectors.errors import DataError
 from collectors.recorder import Identity, NullRecorder, open_recorder
 from collectors.settings import Settings
-from engine.training.lifeline import end_with
+from engine.lifeline import end_with
 from engine.training.shared_batches import Publisher, Slots, create_memory
 
 if TYPE_CHECKING:

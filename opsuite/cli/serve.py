@@ -31,6 +31,31 @@ def serve(
     max_len: Annotated[
         int | None, typer.Option(help="Tokens of prompt and completion. [default: the context]")
     ] = None,
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="In which order requests run: adaptive, skip-join-mlfq, mlfq, priority or fcfs."
+        ),
+    ] = "adaptive",
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Measured times (opsuite profile). [default: measured at start]"),
+    ] = None,
+    prefill_tokens: Annotated[
+        int, typer.Option(help="Tokens of prompts that one iteration computes.")
+    ] = 512,
+    kv_tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens of keys and values on the device. [default: what has room]"),
+    ] = None,
+    swap_gb: Annotated[
+        float, typer.Option(help="Host memory for preempted requests, in GB.")
+    ] = 4.0,
+    make_room: Annotated[
+        str,
+        typer.Option(help="Preempted requests: proactive or reactive swapping, or recompute."),
+    ] = "proactive",
+    tp: Annotated[int, typer.Option(help="Processes that share each matrix.")] = 1,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads of one operation. [default: all cores]")
     ] = None,
@@ -61,6 +86,13 @@ def serve(
         "port": port,
         "max_batch": max_batch,
         "max_len": max_len,
+        "policy": policy,
+        "profile": None if profile is None else str(profile.resolve()),
+        "prefill_tokens": prefill_tokens,
+        "kv_tokens": kv_tokens,
+        "swap_gb": swap_gb,
+        "make_room": make_room,
+        "tp": tp,
         "threads": threads,
         "device": device,
         "name": name or reference.name,

@@ -11,7 +11,7 @@ from engine.serving.paged.moves import mover
 from engine.serving.paged.prefixes import PrefixIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from engine.scheduling.limits import Limits
     from engine.serving.paged.moves import Move
@@ -91,6 +91,11 @@ class PagedCache:
         """The blocks of a sequence."""
         return self._tables[number]
 
+    def known(self, tokens: Sequence[int], *, salt: bytes = b"") -> int:
+        """How many tokens at the front of a text need not be computed."""
+        found = sum(1 for _ in self._prefixes.match(tokens[:-1], salt))
+        return found * self.block_tokens
+
     def begin(
         self, number: int, tokens: Sequence[int] = (), *, expected: int = 0, salt: bytes = b""
     ) -> int:
@@ -126,15 +131,16 @@ class PagedCache:
             table.append(self._pool.take(after, max(1, table.expected - have)))
         return table
 
-    def publish(self, number: int, tokens: Sequence[int]) -> None:
+    def publish(self, number: int, tokens: Sequence[int], computed: int) -> None:
         """Let others share a sequence's full blocks.
 
         Args:
-            tokens: its text as far as keys and values are computed. Call it when they are sound:
-                when the scores that came of them are finite.
+            tokens: its text.
+            computed: as far as keys and values are computed. Call it when they are sound: when the
+                scores that came of them are finite.
         """
         table, size = self._tables[number], self.block_tokens
-        while table.prefix and (table.known + 1) * size <= len(tokens):
+        while table.prefix and (table.known + 1) * size <= computed:
             own = tokens[table.known * size : (table.known + 1) * size]
             table.prefix = self._prefixes.add(table.blocks[table.known], table.prefix, own)
             table.known += 1
@@ -149,7 +155,7 @@ class PagedCache:
             self._release_host(table)
 
     def offload(self, number: int) -> None:
-        """Begin to move a sequence to the host; :meth:`moved` says when it has."""
+        """Begin to move a sequence to the host; :meth:`arrived` says when it is there."""
         table = self._tables[number]
         assert len(table.blocks) <= self._host.count, "the scheduler keeps to the host's blocks"
         for at in range(len(table.blocks)):
@@ -167,23 +173,20 @@ class PagedCache:
         self.extend(number, len(table.host) * self.block_tokens)
         self._uploading[number] = self._mover.upload(table.host, table.blocks)
 
-    def moved(self) -> list[int]:
-        """Sequences that have arrived since this was last asked, on either side."""
-        arrived = []
-        for moves, release in (
-            (self._offloading, self._release_device),
-            (self._uploading, self._release_host),
-        ):
-            for number in [number for number, move in moves.items() if move.done()]:
-                del moves[number]
-                release(self._tables[number])
-                arrived.append(number)
-        return arrived
+    def arrived(self) -> list[int]:
+        """Sequences whose move is over; :meth:`collect` makes it count."""
+        moves = (*self._offloading.items(), *self._uploading.items())
+        return [number for number, move in moves if move.done()]
 
-    def settle(self) -> None:
-        """Wait until all have arrived; :meth:`moved` says so next."""
-        for move in (*self._offloading.values(), *self._uploading.values()):
-            move.wait()
+    def collect(self, numbers: Iterable[int]) -> None:
+        """Free what these have left behind, on either side, once they have arrived."""
+        for number in numbers:
+            if move := self._offloading.pop(number, None):
+                move.wait()
+                self._release_device(self._tables[number])
+            else:
+                self._uploading.pop(number).wait()
+                self._release_host(self._tables[number])
 
     def forget_prefixes(self) -> None:
         """Give up all blocks that only keep a prefix."""

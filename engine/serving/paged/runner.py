@@ -1,4 +1,4 @@
-"""Does what an iteration says: moves sequences, and computes scores."""
+"""Does what an iteration says: moves keys and values, and computes scores."""
 
 from __future__ import annotations
 
@@ -30,35 +30,28 @@ class PagedRunner:
         self._device = cache.storage.device_blocks.device
 
     @torch.inference_mode()
-    def run(self, iteration: Iteration, texts: Mapping[int, Sequence[int]]) -> Tensor:
-        """Drop, begin to move, and compute; what was moved :meth:`PagedCache.moved` says.
+    def move(self, iteration: Iteration) -> None:
+        """Begin to move, as an iteration says; where it waits, until all have arrived.
 
-        Args:
-            texts: of each job that works, all its tokens so far, of prompt and output.
-
-        Returns:
-            Scores [n, V] of the next token of each work that gives one, in the order of work.
+        Those that leave the device go first: then those that come may have their blocks.
         """
-        self.begin(iteration)
-        if iteration.waits:
-            self.cache.settle()
-        return self.compute(iteration.work, texts)
-
-    @torch.inference_mode()
-    def begin(self, iteration: Iteration) -> None:
-        """Drop and begin to move, as an iteration says."""
-        for job in iteration.drop:
-            self.cache.free(job.number)
-        for job in iteration.offload:
-            self.cache.offload(job.number)
-        for job in iteration.upload:
-            self.cache.upload(job.number)
+        for jobs, begin in (
+            (iteration.offload, self.cache.offload),
+            (iteration.upload, self.cache.upload),
+        ):
+            for job in jobs:
+                begin(job.number)
+            if iteration.waits:
+                self.cache.collect([job.number for job in jobs])
 
     @torch.inference_mode()
     def compute(self, work: Sequence[Work], texts: Mapping[int, Sequence[int]]) -> Tensor:
-        """Scores [n, V] of each work that gives a token, in one forward pass.
+        """Scores [n, V] of each work that gives a token, in its order, by one forward pass.
 
         A job that is not in the cache begins there, and shares nothing.
+
+        Args:
+            texts: of each job that works, all its tokens so far, of prompt and output.
         """
         if not work:
             return torch.empty(0, self._vocabulary, device=self._device)

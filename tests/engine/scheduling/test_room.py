@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.scheduling.job import Place
 from engine.scheduling.limits import Limits, MakeRoom
+from engine.scheduling.prefixes import NoPrefixes
 from engine.scheduling.scheduler import Scheduler
 
 
@@ -137,7 +138,11 @@ def test_a_job_that_has_left_holds_blocks_until_its_iteration_is_over(
 
 
 def test_what_the_prefix_cache_has_is_not_computed(make: Any, job: Any) -> None:
-    scheduler = Scheduler(make("fcfs"), limits(), prefix=lambda job: 8)
+    class EightTokens(NoPrefixes):
+        def share(self, job: Any) -> int:
+            return 8
+
+    scheduler = Scheduler(make("fcfs"), limits(), EightTokens())
     scheduler.add(job(0, 8, 1), 0.0)
     (work,) = scheduler.schedule(0.0).work
     assert (work.first, work.tokens, work.gives, work.job.shared) == (7, 1, True, 7)

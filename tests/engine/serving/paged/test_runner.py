@@ -51,8 +51,10 @@ class Chaos:
 
     def step(self) -> None:
         iteration = self.iteration()
-        scores = self.runner.run(iteration, self.texts)
-        moved = set(self.cache.moved())
+        self.runner.move(iteration)
+        moved = set(self.cache.arrived())
+        self.cache.collect(moved)
+        scores = self.runner.compute(iteration.work, self.texts)
         for job in (*iteration.offload, *iteration.upload):
             assert job.number in moved
             job.place = Place.HOST if job in iteration.offload else Place.DEVICE
@@ -66,7 +68,8 @@ class Chaos:
         if token is None:
             return
         if self.chance.random() < 0.7:
-            self.cache.publish(job.number, self.texts[job.number])
+            text = self.texts[job.number]
+            self.cache.publish(job.number, text, len(text))
         self.texts[job.number].append(token)
         job.generated += 1
         if job.generated == job.max_tokens:
@@ -85,6 +88,7 @@ class Chaos:
                 upload.append(job)
         for job in drop:
             job.place, job.cached, job.shared = Place.NOWHERE, 0, 0
+            self.cache.free(job.number)
         here = self.cache.available
         for job in upload:
             job.place = Place.UPLOADING
@@ -181,7 +185,7 @@ def test_a_shared_prefix_is_not_computed_again_and_is_given_up_for_room(oracle: 
     cache, text = runner.cache, oracle.prompts[0]
     job = Job(number=0, arrived_s=0.0, prompt_tokens=40, max_tokens=1)
     alone = runner.compute([Work(job=job, first=0, tokens=40, gives=True)], {0: text})
-    cache.publish(0, text)
+    cache.publish(0, text, len(text))
     assert cache.begin(1, text) == 36
     assert cache.begin(2, text, salt=b"another") == 0
     assert cache.used == 10

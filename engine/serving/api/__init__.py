@@ -1,0 +1,1 @@
+"""The process that clients speak to: HTTP in, requests to the engine, text out."""

@@ -1,0 +1,209 @@
+"""The engine's process, seen from the API's: started, spoken to, and started again when it dies.
+
+What its clients were given already is kept here. A new engine is told of every open request with
+that, and goes on where the old one was: draws depend on the seed and the place in the output alone,
+so the text is what it would have been, and no client notices but by the delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from collectors import errors
+from collectors.errors import OpsuiteError, RunFailed
+from engine.serving.channel import ChannelError, framed, read
+from engine.serving.request import FinishReason, Token
+from engine.serving.wire import TO_API, Join, Load, Progress, Ready, Refusal, Start, Withdraw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from engine.serving.request import GenerationRequest
+    from engine.serving.wire import ToApi, ToEngine
+
+_log = logging.getLogger(__name__)
+_MOST_RESTARTS, _WITHIN_S = 5, 60.0
+_MOST_CRASHES = 3  # that a request may see without a token in between: then it is to blame
+_LEAVE_S = 5.0
+
+
+class _Open:
+    """A request that has not ended."""
+
+    def __init__(self, request: GenerationRequest) -> None:
+        self.request = request
+        self.output: list[int] = []
+        self.crashes = 0
+
+    def resumed(self) -> GenerationRequest:
+        """As a new engine is told."""
+        return msgspec.structs.replace(self.request, output=tuple(self.output))
+
+
+class EngineLink:
+    """Of one event loop.
+
+    Args:
+        deliver: takes tokens, and must not block.
+
+    Attributes:
+        alive: whether requests are taken: also while a dead engine is being replaced, but no
+            longer when engines die too often.
+        load: as last told.
+        restarts: so far.
+    """
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self._deliver: Callable[[Sequence[Token]], None] = lambda _: None
+        self._open: dict[int, _Open] = {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader = asyncio.StreamReader()
+        self._writer: asyncio.StreamWriter | None = None
+        self._died: deque[float] = deque(maxlen=_MOST_RESTARTS)
+        self._closing = False
+        self.alive = False
+        self.load = Load()
+        self.restarts = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Of the engine's process; None while there is none."""
+        return self._process.pid if self._process else None
+
+    async def open(self, deliver: Callable[[Sequence[Token]], None]) -> Ready:
+        """Start the engine and wait until it is ready.
+
+        Raises:
+            OpsuiteError: it cannot serve the model; as it says itself.
+        """
+        self._deliver = deliver
+        ready = await self._begin()
+        self.alive = True
+        return ready
+
+    async def run(self) -> None:
+        """Hear what the engine says, and replace it when it dies, until it dies too often."""
+        while self.alive:
+            try:
+                while True:
+                    self._take(await read(self._reader, TO_API))
+            except (EOFError, OSError, ChannelError) as error:
+                if self._closing:
+                    return
+                await self._end()
+                _log.error("the engine's process has ended (%s)", str(error) or "no word")
+            self.alive = await self._again()
+
+    def submit(self, requests: Sequence[GenerationRequest]) -> None:
+        """Let requests join."""
+        self._open.update((request.number, _Open(request)) for request in requests)
+        self._send(Join(tuple(requests)))
+
+    def cancel(self, numbers: Sequence[int]) -> None:
+        """Withdraw requests; those that ended already are passed over."""
+        for number in numbers:
+            self._open.pop(number, None)
+        self._send(Withdraw(tuple(numbers)))
+
+    async def close(self) -> None:
+        """End the engine."""
+        self._closing = True
+        self.alive = False
+        await self._end()
+
+    def _send(self, message: ToEngine) -> None:
+        if self._writer and not self._writer.is_closing():
+            self._writer.write(framed(message))
+
+    def _take(self, message: ToApi) -> None:
+        if not isinstance(message, Progress):
+            raise ChannelError(f"{type(message).__name__} out of turn")
+        self.load = message.load
+        for token in message.tokens:
+            if token.finish:
+                self._open.pop(token.number, None)
+            elif held := self._open.get(token.number):
+                held.output.append(token.token)
+                held.crashes = 0
+        if message.tokens:
+            self._deliver(message.tokens)
+
+    async def _begin(self) -> Ready:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "engine.serving.worker.process"),
+                stdin=theirs.fileno(),
+                stdout=sys.stderr,
+                start_new_session=True,
+            )
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        self._send(self._start)
+        try:
+            message = await read(self._reader, TO_API)
+        except (EOFError, OSError, ChannelError):
+            await self._end()
+            raise RunFailed(
+                "the engine's process ended before it was ready", remedy="see its words above"
+            ) from None
+        if isinstance(message, Refusal):
+            await self._end()
+            raise _raised(message)
+        assert isinstance(message, Ready), "the first word"
+        return message
+
+    async def _again(self) -> bool:
+        """Replace a dead engine; False: engines die too often."""
+        self._died.append(time.monotonic())
+        self._blame()
+        if len(self._died) == _MOST_RESTARTS and self._died[-1] - self._died[0] < _WITHIN_S:
+            _log.error("%d engines died in %.0f s: no more is started", _MOST_RESTARTS, _WITHIN_S)
+            return False
+        try:
+            await self._begin()
+        except OpsuiteError as error:
+            _log.error("%s", error)
+            return False
+        self.restarts += 1
+        self._send(Join(tuple(each.resumed() for each in self._open.values())))
+        return True
+
+    def _blame(self) -> None:
+        """Requests that saw one engine after the other die without giving them a token."""
+        for number, each in list(self._open.items()):
+            each.crashes += 1
+            if each.crashes == _MOST_CRASHES:
+                del self._open[number]
+                place = len(each.output)
+                failed = Token(number=number, place=place, token=-1, finish=FinishReason.ERROR)
+                self._deliver([failed])
+
+    async def _end(self) -> None:
+        if self._writer:
+            self._writer.close()
+            self._writer = None
+        if self._process:
+            try:
+                async with asyncio.timeout(_LEAVE_S):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+            self._process = None
+
+
+def _raised(refusal: Refusal) -> OpsuiteError:
+    """The error that the engine's process met, of the same class."""
+    kind = getattr(errors, refusal.kind, OpsuiteError)
+    assert issubclass(kind, OpsuiteError), "of our own tree"
+    error: OpsuiteError = kind(refusal.what, where=refusal.where, remedy=refusal.remedy)
+    return error

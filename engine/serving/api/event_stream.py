@@ -1,0 +1,91 @@
+"""A completion as server-sent events, for as long as its client is there and reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from starlette.responses import Response
+
+from engine.serving.api.error import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    from starlette.types import Receive, Scope, Send
+
+    from engine.serving.api.completions import CompletionPlan
+    from engine.serving.api.protocol import Completion
+    from engine.serving.api.streams import Stream, Streams
+
+_SEND_TIMEOUT_S = 30.0  # a client that reads nothing for so long is gone
+_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+
+T = TypeVar("T")
+
+
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
+    """Do the work; None if the client went away first, which cancels it."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """The response to a request with ``stream``: a chunk per delta, then ``[DONE]``.
+
+    Args:
+        usage: send a last chunk with the token counts, as ``stream_options.include_usage`` asks.
+    """
+
+    def __init__(self, plan: CompletionPlan, streams: Streams, *, usage: bool) -> None:
+        super().__init__()
+        self._plan = plan
+        self._streams = streams
+        self._usage = usage
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._streams.open(self._plan.requests, self._plan.stop) as stream:
+            with suppress(TimeoutError):  # the response stays incomplete: uvicorn hangs up
+                await unless_disconnected(receive, self._send(stream, send))
+
+    async def _send(self, stream: Stream, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        async for event in self._events(stream):
+            body = b"data: " + event + b"\n\n"
+            async with asyncio.timeout(_SEND_TIMEOUT_S):
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _events(self, stream: Stream) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._chunks(stream):
+                unasked = None if self._usage else {"usage"}
+                yield chunk.model_dump_json(exclude=unasked).encode()
+        except ApiError as error:  # the status line is sent already: the error is an event
+            yield json.dumps(error.body).encode()
+        yield b"[DONE]"
+
+    async def _chunks(self, stream: Stream) -> AsyncIterator[Completion]:
+        tokens = {}
+        for choice in self._plan.opening():
+            if choice.text:
+                yield self._plan.completion([choice])
+        async for delta in stream:
+            tokens[delta.number] = delta.tokens
+            yield self._plan.completion([self._plan.choice(delta)])
+        if self._usage:
+            yield self._plan.completion([], self._plan.usage(sum(tokens.values())))

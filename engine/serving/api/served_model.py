@@ -1,0 +1,87 @@
+"""What the API knows of the model: its text side, without weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from collectors.errors import DataError, UsageError
+from engine.models.huggingface import load_config
+from engine.models.tokenizer import load_tokenizer
+from engine.serving.api.detokenizer import Vocabulary
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """One model, as clients see it.
+
+    Attributes:
+        name: what they call it.
+        max_len: most tokens of prompt and completion together.
+        end_tokens: ids that end a sequence.
+    """
+
+    name: str
+    tokenizer: Tokenizer
+    vocabulary: Vocabulary
+    vocab_size: int
+    max_len: int
+    end_tokens: frozenset[int]
+
+
+def load_served_model(directory: Path, *, name: str | None, max_len: int | None) -> ServedModel:
+    """Read tokenizer and shape from a model directory.
+
+    Args:
+        name: None: the directory's.
+        max_len: None: the model's context.
+
+    Raises:
+        UsageError: the directory is no model directory, or its context is shorter.
+        DataError: a file in it is missing, corrupt or of a kind that opsuite cannot use.
+    """
+    config = load_config(directory)
+    tokenizer = load_tokenizer(directory / "tokenizer.json")
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if largest >= config.vocab_size:
+        raise DataError(
+            f"the tokenizer has token ids up to {largest}, the model knows {config.vocab_size}",
+            where=str(directory),
+            remedy="put the model's own tokenizer.json beside its weights",
+        )
+    context = config.max_seq_len
+    if max_len and max_len > context:
+        raise UsageError(
+            f"the model's context holds {context} tokens",
+            where=f"--max-len {max_len}",
+            remedy=f"give at most {context}",
+        )
+    return ServedModel(
+        name=name or directory.resolve().name,
+        tokenizer=tokenizer,
+        vocabulary=Vocabulary(tokenizer),
+        vocab_size=config.vocab_size,
+        max_len=max_len or context,
+        end_tokens=_end_tokens(directory),
+    )
+
+
+def _end_tokens(directory: Path) -> frozenset[int]:
+    """``eos_token_id`` of generation_config.json, or else of config.json: a number or several."""
+    path = directory / "generation_config.json"
+    if not path.is_file():
+        path = directory / "config.json"
+    try:
+        given = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise DataError(f"not usable: {error}", where=str(path)) from None
+    several = [] if given is None else given if isinstance(given, list) else [given]
+    if not all(isinstance(token, int) for token in several):
+        raise DataError(f"eos_token_id {given!r} is no token id", where=str(path))
+    return frozenset(several)

@@ -1,0 +1,133 @@
+"""Drives an engine: hears of requests, computes iterations, tells what they gave."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from collectors.clock import now_ns
+from collectors.level import Level, declare
+from engine.serving.sampling.sampler import choose
+from engine.serving.wire import Join, Progress, Withdraw
+from engine.serving.worker.tick import Outcome, Tick
+
+if TYPE_CHECKING:
+    from collectors.recorder import Recorder
+    from engine.scheduling.iteration import Iteration, Work
+    from engine.serving.channel import Channel
+    from engine.serving.paged.runner import PagedRunner
+    from engine.serving.request import GenerationRequest, Token
+    from engine.serving.sampling.sampler import Chosen
+    from engine.serving.wire import ToEngine
+    from engine.serving.worker.engine import Engine
+    from engine.serving.worker.group import Followers
+
+_log = logging.getLogger(__name__)
+_LOOK_S = 0.0005  # between looks at moves, while nothing can be computed before one has ended
+declare(Level.SAMPLED, "prefill", "decode", "mixed", "running_requests", "kv_tokens")
+
+
+class Loop:
+    """One iteration after another, until the other end of the connection is gone.
+
+    Args:
+        followers: the other ranks, which do the same; None: there are none.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        runner: PagedRunner,
+        channel: Channel[ToEngine],
+        recorder: Recorder,
+        followers: Followers | None = None,
+    ) -> None:
+        self._engine = engine
+        self._runner = runner
+        self._channel = channel
+        self._recorder = recorder
+        self._followers = followers
+        self._outcome: Outcome | None = None
+        self._heard = False
+
+    def run(self) -> None:
+        """EOFError, OSError: nobody is there any more."""
+        while True:
+            tick = self._listen()
+            if self._followers:
+                self._followers.tell(tick)
+            tokens, iteration = self._engine.step(tick)
+            self._report(tokens, iteration)
+            self._outcome = self._perform(iteration)
+
+    def _listen(self) -> Tick:
+        """What has happened; waits where nothing else is to be done."""
+        outcome, self._outcome = self._outcome, None
+        timeout_s: float | None = 0.0
+        if outcome is None:
+            timeout_s = _LOOK_S if self._engine.moves else None
+        joined: list[GenerationRequest] = []
+        withdrawn: list[int] = []
+        messages = self._channel.receive(timeout_s)
+        for message in messages:
+            if isinstance(message, Join):
+                joined += message.requests
+            elif isinstance(message, Withdraw):
+                withdrawn += message.numbers
+        self._heard = bool(messages)
+        return Tick(
+            now=time.monotonic(),
+            outcome=outcome,
+            moved=tuple(self._runner.cache.arrived()),
+            withdrawn=tuple(withdrawn),
+            joined=tuple(joined),
+        )
+
+    def _report(self, tokens: list[Token], iteration: Iteration) -> None:
+        """To the API: tokens, and how busy the engine is where that has changed otherwise."""
+        if tokens or self._heard or iteration.idle:
+            self._channel.send(Progress(tuple(tokens), self._engine.load()))
+
+    def _perform(self, iteration: Iteration) -> Outcome | None:
+        """Do what was decided; None where nothing is computed."""
+        self._runner.move(iteration)
+        if not iteration.work:
+            return None
+        start_ns = now_ns()
+        try:
+            outcome = Outcome(seconds=0.0, chosen=tuple(self._chosen(iteration.work)))
+        except Exception:
+            if self._followers:
+                raise  # the others have computed it: from here on they would decide differently
+            _log.exception("an iteration failed: its requests are computed one by one")
+            outcome = self._one_by_one(iteration.work)
+        end_ns = now_ns()
+        self._record(iteration.work, start_ns, end_ns)
+        seconds = (end_ns - start_ns) / 1e9
+        return Outcome(seconds=seconds, chosen=outcome.chosen, failed=outcome.failed)
+
+    def _chosen(self, work: tuple[Work, ...]) -> list[Chosen]:
+        scores = self._runner.compute(work, self._engine.texts(work))
+        candidates = self._engine.candidates(work)
+        return choose(scores, candidates) if candidates else []
+
+    def _one_by_one(self, work: tuple[Work, ...]) -> Outcome:
+        """An error in one request never ends the others."""
+        chosen: list[Chosen] = []
+        failed: set[int] = set()
+        for each in work:
+            try:
+                chosen += self._chosen((each,))
+            except Exception:  # noqa: BLE001 - whatever it is, it concerns this request alone
+                _log.exception("request %d failed", each.job.number)
+                failed.add(each.job.number)
+        return Outcome(seconds=0.0, chosen=tuple(chosen), failed=frozenset(failed))
+
+    def _record(self, work: tuple[Work, ...], start_ns: int, end_ns: int) -> None:
+        number, cache = self._engine.load().iterations, self._runner.cache
+        decoding = sum(each.tokens == 1 and each.job.decodes for each in work)
+        kind = "decode" if decoding == len(work) else "mixed" if decoding else "prefill"
+        self._recorder.record_span(kind, start_ns, end_ns, number)
+        self._recorder.sample("running_requests", len(work), number)
+        self._recorder.sample("kv_tokens", cache.used * cache.block_tokens, number)

@@ -1,0 +1,128 @@
+"""The engine's process: told what to serve, then one iteration after another.
+
+Started by the API's process with its end of a socket pair as standard input; it ends when the other
+end is gone. Signals of a terminal or of a service manager are the API's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collectors.clock import host_name
+from collectors.errors import OpsuiteError
+from collectors.recorder import Identity, NullRecorder, Recorder, open_recorder
+from engine.lifeline import end_with_parent
+from engine.profiles.latency_fit import fit_latency
+from engine.profiles.profile import read_profile
+from engine.scheduling.registry import Knowledge, make_policy
+from engine.serving.channel import Channel
+from engine.serving.config import ServingConfig
+from engine.serving.wire import TO_ENGINE, Ready, Refusal, Start, ToEngine
+from engine.serving.worker.calibration import brief_plan, measure
+from engine.serving.worker.engine import Engine
+from engine.serving.worker.group import Followers, Terms
+from engine.serving.worker.loop import Loop
+from engine.serving.worker.rank import open_rank
+
+if TYPE_CHECKING:
+    from engine.profiles.latency import Latency
+    from engine.serving.paged.runner import PagedRunner
+    from engine.serving.worker.calibration import Plan
+    from engine.serving.worker.rank import Rank
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Until the API's process is gone, or the model cannot be served."""
+    outlast_signals()
+    channel = Channel(socket.socket(fileno=os.dup(0)), TO_ENGINE)
+    try:
+        _serve(channel)
+    except OpsuiteError as error:
+        channel.send(
+            Refusal(
+                kind=type(error).__name__,
+                what=error.what,
+                where=error.where,
+                remedy=error.remedy,
+            )
+        )
+    except (EOFError, ConnectionError):
+        _log.debug("the other end is gone")
+
+
+def outlast_signals() -> None:
+    """End with the process that started this one, and not before it by a signal to all."""
+    end_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _serve(channel: Channel[ToEngine]) -> None:
+    start = channel.receive_one()
+    assert isinstance(start, Start), "the first message"
+    config = ServingConfig.model_validate_json(start.config)
+    salt = secrets.token_bytes(16)
+    with ExitStack() as stack:
+        followers = None
+        if config.tp > 1:
+            followers = stack.enter_context(Followers(start, tp=config.tp, salt=salt))
+        rank = open_rank(start, meeting=followers.meeting if followers else None)
+        limits = rank.limits()
+        plan = None if config.profile else brief_plan(limits, max_len=rank.max_len)
+        if followers:
+            followers.agree(Terms(limits=limits, plan=plan))
+        runner = rank.runner(limits, salt)
+        latency = _latency(rank, runner, plan)
+        if followers:
+            followers.agree(Terms(limits=limits, latency=latency))
+        recorder = _recorder(start)
+        stack.callback(recorder.close)
+        policy = make_policy(config.policy, Knowledge(profile=latency))
+        engine = Engine(policy, limits, runner.cache, recorder)
+        channel.send(
+            Ready(
+                kv_tokens=limits.blocks * limits.block_tokens,
+                block_tokens=limits.block_tokens,
+                policy=policy.name,
+            )
+        )
+        Loop(engine, runner, channel, recorder, followers).run()
+
+
+def _latency(rank: Rank, runner: PagedRunner, plan: Plan | None) -> Latency:
+    """As it is measured now, or as the profile says."""
+    if plan is None:
+        assert rank.config.profile, "without a plan there is a profile"
+        return read_profile(Path(rank.config.profile)).find(op=rank.config.tp).fit().latency
+    prefills, decodes = measure(runner, plan)
+    return fit_latency(
+        [(each.lengths, each.seconds) for each in prefills],
+        [(each.batch, each.context_tokens, each.seconds) for each in decodes],
+    ).latency
+
+
+def _recorder(start: Start) -> Recorder:
+    if not start.spool:
+        return NullRecorder()
+    identity = Identity(
+        run_id=start.run_id,
+        role="server",
+        rank=0,
+        world_size=1,
+        host=host_name(),
+        coordinates={},
+    )
+    return open_recorder(Path(start.spool), identity)
+
+
+if __name__ == "__main__":
+    main()
