@@ -66,6 +66,9 @@ POLICIES: Mapping[str, Callable[[Knowledge], Policy]] = {
     Gittins.name: _gittins,
 }
 
+LIVE_POLICIES = tuple(sorted(name for name in POLICIES if not name.endswith("-oracle")))
+"""Those that know nothing that a server does not."""
+
 
 def make_policy(name: str, knowledge: Knowledge) -> Policy:
     """A policy that knows no job yet.

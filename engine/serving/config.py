@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from collectors.configuration import Config
 from engine.scheduling.limits import MakeRoom
+from engine.scheduling.registry import LIVE_POLICIES
 
 
 class ServingConfig(Config):
@@ -53,3 +54,10 @@ class ServingConfig(Config):
     drain_s: float = Field(
         default=20.0, ge=0, description="seconds for running requests at shutdown"
     )
+
+    @field_validator("policy")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in LIVE_POLICIES:
+            raise ValueError(f"must be one of {', '.join(LIVE_POLICIES)}")
+        return name

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from engine.serving.wire import ToApi, ToEngine
 
 _log = logging.getLogger(__name__)
-_MOST_RESTARTS, _WITHIN_S = 5, 60.0
+_MOST_DEATHS, _WITHIN_S = 5, 60.0
 _MOST_CRASHES = 3  # that a request may see without a token in between: then it is to blame
 _LEAVE_S = 5.0
 
@@ -66,9 +66,9 @@ class EngineLink:
         self._deliver: Callable[[Sequence[Token]], None] = lambda _: None
         self._open: dict[int, _Open] = {}
         self._process: asyncio.subprocess.Process | None = None
-        self._reader = asyncio.StreamReader()
+        self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._died: deque[float] = deque(maxlen=_MOST_RESTARTS)
+        self._died: deque[float] = deque(maxlen=_MOST_DEATHS)
         self._closing = False
         self.alive = False
         self.load = Load()
@@ -94,13 +94,15 @@ class EngineLink:
         """Hear what the engine says, and replace it when it dies, until it dies too often."""
         while self.alive:
             try:
-                while True:
+                while self._reader:
                     self._take(await read(self._reader, TO_API))
             except (EOFError, OSError, ChannelError) as error:
                 if self._closing:
                     return
+                said = f": {error}" if isinstance(error, ChannelError) else ""
+                _log.error("the engine's process has ended%s", said)
                 await self._end()
-                _log.error("the engine's process has ended (%s)", str(error) or "no word")
+            self._blame()
             self.alive = await self._again()
 
     def submit(self, requests: Sequence[GenerationRequest]) -> None:
@@ -163,19 +165,23 @@ class EngineLink:
 
     async def _again(self) -> bool:
         """Replace a dead engine; False: engines die too often."""
+        while not self._dies_too_often():
+            try:
+                await self._begin()
+            except RunFailed:
+                continue
+            except OpsuiteError as error:
+                _log.error("%s", error)
+                return False
+            self.restarts += 1
+            self._send(Join(tuple(each.resumed() for each in self._open.values())))
+            return True
+        _log.error("%d engines died within %.0f s: no more is started", _MOST_DEATHS, _WITHIN_S)
+        return False
+
+    def _dies_too_often(self) -> bool:
         self._died.append(time.monotonic())
-        self._blame()
-        if len(self._died) == _MOST_RESTARTS and self._died[-1] - self._died[0] < _WITHIN_S:
-            _log.error("%d engines died in %.0f s: no more is started", _MOST_RESTARTS, _WITHIN_S)
-            return False
-        try:
-            await self._begin()
-        except OpsuiteError as error:
-            _log.error("%s", error)
-            return False
-        self.restarts += 1
-        self._send(Join(tuple(each.resumed() for each in self._open.values())))
-        return True
+        return len(self._died) == _MOST_DEATHS and self._died[-1] - self._died[0] < _WITHIN_S
 
     def _blame(self) -> None:
         """Requests that saw one engine after the other die without giving them a token."""

@@ -65,9 +65,11 @@ class Oracle:
     """A model, and greedy outputs by transformers.
 
     Attributes:
+        directory: where it is saved, without a tokenizer.
         exact: transformers' model in float64.
     """
 
+    directory: Path
     config: ModelConfig
     model: Transformer
     exact: Any
@@ -110,7 +112,7 @@ def make(directory: Path, family: str) -> Oracle:
     loading: Any = AutoModelForCausalLM.from_pretrained
     oracle = loading(directory, dtype=torch.float32).eval()
     outputs = [_generated(oracle, prompt) for prompt in prompts]
-    return Oracle(config, model, oracle.double(), prompts, outputs)
+    return Oracle(directory, config, model, oracle.double(), prompts, outputs)
 
 
 def _generated(oracle: Any, prompt: list[int]) -> list[int]:

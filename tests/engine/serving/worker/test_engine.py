@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="needs the engine extra")
 pytest.importorskip("transformers", reason="the oracle is not installed")
 
-from engine.scheduling.iteration import Iteration
 from engine.scheduling.limits import Limits, MakeRoom
-from engine.scheduling.registry import POLICIES
+from engine.scheduling.registry import LIVE_POLICIES
 from engine.serving.request import FinishReason, GenerationRequest
 from engine.serving.sampling.parameters import SamplingParameters
 
+if TYPE_CHECKING:
+    from engine.scheduling.iteration import Iteration
+
 TIE = 1e-4
-LIVE_POLICIES = sorted(name for name in POLICIES if not name.endswith("-oracle"))
 GREEDY = SamplingParameters(temperature=0.0)
 
 

@@ -1,0 +1,191 @@
+"""The engine's process from outside: two ranks give what one gives, and a kill loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+pytest.importorskip("torch", reason="needs the engine extra")
+pytest.importorskip("transformers", reason="the oracle is not installed")
+
+from collectors.errors import DataError, RunFailed, UsageError
+from engine.serving.api.engine_link import EngineLink
+from engine.serving.config import ServingConfig
+from engine.serving.request import FinishReason, GenerationRequest, Token
+from engine.serving.sampling.parameters import SamplingParameters
+from engine.serving.wire import Start
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+
+class Client:
+    """Submits requests to an engine's process, and checks that each token comes once, in order."""
+
+    def __init__(self, directory: Path, **options: Any) -> None:
+        config = ServingConfig(device="cpu", threads=1, **options)
+        self.link = EngineLink(Start(directory=str(directory), config=config.model_dump_json()))
+        self.outputs: dict[int, list[int]] = {}
+        self.finished: dict[int, FinishReason] = {}
+        self.heard = asyncio.Event()
+
+    def take(self, tokens: Sequence[Token]) -> None:
+        for token in tokens:
+            assert token.number not in self.finished
+            output = self.outputs.setdefault(token.number, [])
+            assert token.place == len(output)
+            if not token.failed:
+                output.append(token.token)
+            if token.finish:
+                self.finished[token.number] = token.finish
+        self.heard.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(60):
+            while not condition():
+                await self.heard.wait()
+                self.heard.clear()
+
+
+def converse(client: Client, body: Callable[[Client], Awaitable[None]]) -> None:
+    """Run the body with an engine, and see to it that no process is left."""
+
+    async def whole() -> None:
+        await client.link.open(client.take)
+        hearing = asyncio.create_task(client.link.run())
+        try:
+            await body(client)
+        finally:
+            await client.link.close()
+            hearing.cancel()
+
+    asyncio.run(whole())
+    assert not [child for child in psutil.Process().children() if "worker" in child.cmdline()]
+
+
+def requests_of(oracle: Any, tokens: int, **parameters: Any) -> list[GenerationRequest]:
+    return [
+        GenerationRequest(
+            number=number,
+            id="",
+            prompt=tuple(prompt),
+            max_tokens=tokens,
+            parameters=SamplingParameters(**parameters),
+        )
+        for number, prompt in enumerate(oracle.prompts)
+    ]
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+def test_greedy_equals_transformers(oracle: Any, tp: int) -> None:
+    if oracle.config.n_kv_heads % tp:
+        pytest.skip("its heads cannot be shared")
+    client = Client(oracle.directory, tp=tp, max_batch=4, max_len=80)
+
+    async def body(client: Client) -> None:
+        client.link.submit(requests_of(oracle, len(oracle.outputs[0]), temperature=0.0))
+        await client.until(lambda: len(client.finished) == len(oracle.prompts))
+
+    converse(client, body)
+    for number, expected in enumerate(oracle.outputs):
+        got = client.outputs[number]
+        if got != expected:
+            pairs = enumerate(zip(got, expected, strict=True))
+            place = next(at for at, (one, other) in pairs if one != other)
+            assert oracle.gap(number, place) < 1e-4
+    assert client.link.load.kv_usage == 0
+
+
+@pytest.fixture
+def tiny(model_directory: Path) -> Path:
+    return model_directory
+
+
+def drawn(number: int, tokens: int) -> GenerationRequest:
+    parameters = SamplingParameters(temperature=1.0, seed=number)
+    prompt = tuple(range(1, 9))
+    return GenerationRequest(
+        number=number, id="", prompt=prompt, max_tokens=tokens, parameters=parameters
+    )
+
+
+def test_a_killed_engine_is_replaced_and_no_token_lost(tiny: Path) -> None:
+    requests = [drawn(number, 110) for number in range(6)]
+
+    async def undisturbed(client: Client) -> None:
+        client.link.submit(requests)
+        await client.until(lambda: len(client.finished) == len(requests))
+
+    async def killed(client: Client) -> None:
+        client.link.submit(requests)
+        for least in (3, 40):
+            await client.until(lambda least=least: len(client.outputs.get(0, ())) > least)  # type: ignore[misc]
+            assert client.link.pid
+            os.kill(client.link.pid, signal.SIGKILL)
+        await client.until(lambda: len(client.finished) == len(requests))
+
+    whole, broken = Client(tiny, max_batch=4), Client(tiny, max_batch=4)
+    converse(whole, undisturbed)
+    converse(broken, killed)
+    assert broken.link.restarts == 2
+    assert broken.outputs == whole.outputs
+    assert broken.link.load.kv_usage == 0
+
+
+def test_engines_that_die_at_once_are_not_started_for_ever(tiny: Path) -> None:
+    async def body(client: Client) -> None:
+        client.link.submit([drawn(0, 100)])
+        async with asyncio.timeout(60):
+            while client.link.alive:
+                if client.link.pid:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(client.link.pid, signal.SIGKILL)
+                await asyncio.sleep(0.02)
+
+    client = Client(tiny)
+    converse(client, body)
+    assert not client.link.alive
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"tp": 8}, DataError),
+        ({"kv_tokens": 16}, UsageError),
+        ({"profile": "/nowhere.json"}, UsageError),
+    ],
+)
+def test_what_cannot_be_served_is_told(
+    tiny: Path, options: dict[str, Any], error: type[Exception]
+) -> None:
+    client = Client(tiny, **options)
+
+    async def body() -> None:
+        try:
+            await client.link.open(client.take)
+        finally:
+            await client.link.close()
+
+    with pytest.raises(error):
+        asyncio.run(body())
+
+
+def test_an_engine_that_ends_before_it_is_ready_is_told(tmp_path: Path, tiny: Path) -> None:
+    client = Client(tiny)
+
+    async def body() -> None:
+        opening = asyncio.create_task(client.link.open(client.take))
+        while client.link.pid is None:
+            await asyncio.sleep(0.01)
+        os.kill(client.link.pid, signal.SIGKILL)
+        await opening
+
+    with pytest.raises(RunFailed):
+        asyncio.run(body())
