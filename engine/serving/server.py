@@ -19,6 +19,7 @@ from engine.serving.api.engine_link import EngineLink
 from engine.serving.api.guard import Guard
 from engine.serving.api.http_server import HttpServer
 from engine.serving.api.listener import bind, listen
+from engine.serving.api.metrics import Metrics
 from engine.serving.api.served_model import load_served_model
 from engine.serving.api.streams import Streams
 from engine.serving.request import FinishReason
@@ -68,7 +69,12 @@ def serve(
     listener = bind(config.host, config.port)
     with listener.socket:
         require_key(listener.host, api_key, loopback=listener.loopback)
-        model = load_served_model(directory, name=config.name, max_len=config.max_len)
+        model = load_served_model(
+            directory,
+            name=config.name,
+            max_len=config.max_len,
+            priorities=config.policy == "priority",
+        )
         with _recorded(model.name, config, settings) as run:
             start = Start(
                 directory=str(directory.resolve()),
@@ -109,13 +115,14 @@ class Server:
 
     async def run(self, on_ready: Callable[[], None]) -> signal.Signals | None:
         """Until a signal, which is returned; None: the engine failed for good."""
-        config, link = self._config, self._link
+        config, link, model = self._config, self._link, self._model
+        metrics = Metrics(model.name, link)
         streams = Streams(
-            link, self._model.vocabulary, max_open=config.max_batch + config.max_waiting
+            link, model.vocabulary, metrics, max_open=config.max_batch + config.max_waiting
         )
         guard = Middleware(Guard, api_key=self._api_key, hosts=self._listener.allowed_hosts)
         http = HttpServer(
-            create_api(self._model, streams, middleware=[guard]),
+            create_api(model, streams, metrics, middleware=[guard]),
             streams,
             drain_s=config.drain_s,
             on_ready=on_ready,

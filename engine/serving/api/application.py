@@ -1,45 +1,80 @@
-"""OpenAI's completions API over HTTP."""
+"""OpenAI's API over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from engine.serving.api.chat import ChatPlan
+from engine.serving.api.chat_protocol import ChatRequest
+from engine.serving.api.completion_protocol import CompletionRequest
 from engine.serving.api.completions import CompletionPlan
 from engine.serving.api.error import ApiError
 from engine.serving.api.event_stream import EventStream, unless_disconnected
-from engine.serving.api.protocol import MAX_BODY_BYTES, CompletionRequest, ModelCard, ModelList
+from engine.serving.api.json_body import parse_body, read_body
+from engine.serving.api.metrics import MEDIA_TYPE
+from engine.serving.api.openapi import openapi_document
+from engine.serving.api.protocol import Health, ModelCard, ModelList
 from engine.serving.api.streams import ClosingError, Streams, TooBusyError
 
 if TYPE_CHECKING:
-    from engine.serving.api.protocol import Completion
+    from collections.abc import Callable
+
+    from engine.serving.api.metrics import Metrics
+    from engine.serving.api.plan import Plan
     from engine.serving.api.served_model import ServedModel
 
-_BODY_TIMEOUT_S = 30.0
-_log = logging.getLogger(__name__)
 
-
-def create_api(model: ServedModel, streams: Streams, **options: Any) -> FastAPI:  # noqa: ANN401
+def create_api(
+    model: ServedModel,
+    streams: Streams,
+    metrics: Metrics,
+    **options: Any,  # noqa: ANN401
+) -> FastAPI:
     """The application; ``options`` are FastAPI's (lifespan, middleware).
 
     Its generated documentation is off: the pages would load scripts from elsewhere.
     """
     app = FastAPI(openapi_url=None, redirect_slashes=False, **options)
+    _tell_of_the_server(app, model, streams, metrics)
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        return await _answer(request, streams, lambda raw: _completion(raw, model, streams))
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(request: Request) -> Response:
+        return await _answer(request, streams, lambda raw: _chat(raw, model, streams))
+
+    _answer_errors(app)
+    return app
+
+
+def _tell_of_the_server(
+    app: FastAPI, model: ServedModel, streams: Streams, metrics: Metrics
+) -> None:
     created = int(time.time())
+    document = openapi_document()
 
     @app.get("/health")
-    async def health() -> Response:
+    async def health() -> Health:
         if not streams.ready:
             raise ClosingError
-        return JSONResponse({"status": "ok"})
+        return Health()
+
+    @app.get("/metrics")
+    async def metrics_text() -> Response:
+        return Response(metrics.text(), media_type=MEDIA_TYPE)
+
+    @app.get("/openapi.json")
+    async def openapi() -> Response:
+        return JSONResponse(document)
 
     @app.get("/v1/models")
     async def models() -> ModelList:
@@ -50,49 +85,17 @@ def create_api(model: ServedModel, streams: Streams, **options: Any) -> FastAPI:
         _require_model(name, model)
         return ModelCard(id=model.name, created=created)
 
-    @app.post("/v1/completions")
-    async def completions(request: Request) -> Response:
-        raw = await _read_json_body(request)
-        # Off the loop: parsing and tokenizing a long prompt takes a while.
-        body, plan = await asyncio.to_thread(_plan, raw, model, streams)
-        if body.stream:
-            options = body.stream_options
-            return EventStream(plan, streams, usage=bool(options and options.include_usage))
-        whole = await unless_disconnected(request.receive, _complete(plan, streams))
-        if whole is None:
-            raise ClientDisconnect
-        return Response(whole.model_dump_json(), media_type="application/json")
 
-    _answer_errors(app)
-    return app
-
-
-async def _read_json_body(request: Request) -> bytes:
-    """The body, bounded in size and time before anything looks into it."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":  # also what keeps web pages of other origins out
-        raise ApiError(415, "send the body as Content-Type: application/json")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_TIMEOUT_S):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise ApiError(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
-    except TimeoutError:
-        raise ApiError(408, "the body did not arrive in time") from None
-    return bytes(body)
-
-
-def _plan(
-    raw: bytes, model: ServedModel, streams: Streams
-) -> tuple[CompletionRequest, CompletionPlan]:
-    try:
-        body = CompletionRequest.model_validate_json(raw)
-    except ValidationError as error:
-        raise ApiError.from_validation(error, CompletionRequest) from None
+def _completion(raw: bytes, model: ServedModel, streams: Streams) -> Plan:
+    body = parse_body(raw, CompletionRequest)
     _require_model(body.model, model)
-    return body, CompletionPlan(body, model, streams.next_number)
+    return CompletionPlan(body, model, streams.next_number)
+
+
+def _chat(raw: bytes, model: ServedModel, streams: Streams) -> Plan:
+    body = parse_body(raw, ChatRequest)
+    _require_model(body.model, model)
+    return ChatPlan(body, model, streams.next_number)
 
 
 def _require_model(name: str, model: ServedModel) -> None:
@@ -102,17 +105,25 @@ def _require_model(name: str, model: ServedModel) -> None:
         )
 
 
-async def _complete(plan: CompletionPlan, streams: Streams) -> Completion:
-    choices = plan.opening()
-    tokens = {}
-    async with streams.open(plan.requests, plan.stop) as stream:
+async def _answer(request: Request, streams: Streams, plan_of: Callable[[bytes], Plan]) -> Response:
+    raw = await read_body(request)
+    # Off the loop: parsing and tokenizing a long prompt takes a while.
+    plan = await asyncio.to_thread(plan_of, raw)
+    if plan.body.stream:
+        return EventStream(plan, streams)
+    whole = await unless_disconnected(request.receive, _whole(plan, streams))
+    if whole is None:
+        raise ClientDisconnect
+    return Response(whole, media_type="application/json")
+
+
+async def _whole(plan: Plan, streams: Streams) -> bytes:
+    parts = plan.parts()
+    async with streams.open(plan.requests, plan.body.stops) as stream:
         async for delta in stream:
-            new = plan.choice(delta)
-            whole = choices[new.index]
-            whole.text += new.text
-            whole.finish_reason = new.finish_reason
-            tokens[delta.number] = delta.tokens
-    return plan.completion(choices, plan.usage(sum(tokens.values())))
+            parts[plan.index(delta)].add(delta)
+    usage = plan.usage(sum(part.tokens for part in parts))
+    return plan.whole(parts, usage).model_dump_json().encode()
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -18,6 +18,7 @@ _KINDS = {
     408: "timeout_error",
     429: "rate_limit_error",
 }
+_LONGEST_NAME = 64  # of a client's own words in an answer
 
 
 class ApiError(Exception):
@@ -57,11 +58,14 @@ class ApiError(Exception):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         if not first["loc"]:
             return cls(400, first["msg"].removeprefix("Value error, "))
-        param = str(first["loc"][0])
+        param = str(first["loc"][0])[:_LONGEST_NAME]
         if first["type"] == "extra_forbidden":
-            return cls(400, f"unknown parameter: {param}", param=param, code="unknown_parameter")
+            name = ".".join(str(step) for step in first["loc"])[:_LONGEST_NAME]
+            return cls(400, f"unknown parameter: {name}", param=param, code="unknown_parameter")
         field = body.model_fields.get(param)
-        what = f"must be {field.description}" if field and field.description else first["msg"]
+        what = first["msg"].removeprefix("Value error, ")
+        if field and field.description and first["type"] != "value_error":
+            what = f"must be {field.description}"
         return cls(400, f"{param}: {what}", param=param, code="invalid_value")
 
     @property

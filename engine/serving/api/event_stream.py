@@ -1,4 +1,4 @@
-"""A completion as server-sent events, for as long as its client is there and reads."""
+"""A response as server-sent events, for as long as its client is there and reads."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from engine.serving.api.error import ApiError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
+    from pydantic import BaseModel
     from starlette.types import Receive, Scope, Send
 
-    from engine.serving.api.completions import CompletionPlan
-    from engine.serving.api.protocol import Completion
+    from engine.serving.api.plan import Plan
     from engine.serving.api.streams import Stream, Streams
 
 _SEND_TIMEOUT_S = 30.0  # a client that reads nothing for so long is gone
@@ -45,20 +45,18 @@ async def _disconnect(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """The response to a request with ``stream``: a chunk per delta, then ``[DONE]``.
-
-    Args:
-        usage: send a last chunk with the token counts, as ``stream_options.include_usage`` asks.
+    """The response to a request with ``stream``: a chunk per token, then ``[DONE]``; before that
+    the token counts, where ``stream_options.include_usage`` asks for them.
     """
 
-    def __init__(self, plan: CompletionPlan, streams: Streams, *, usage: bool) -> None:
+    def __init__(self, plan: Plan, streams: Streams) -> None:
         super().__init__()
         self._plan = plan
         self._streams = streams
-        self._usage = usage
+        self._unasked = None if plan.body.usage_asked else {"usage"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._streams.open(self._plan.requests, self._plan.stop) as stream:
+        async with self._streams.open(self._plan.requests, self._plan.body.stops) as stream:
             with suppress(TimeoutError):  # the response stays incomplete: uvicorn hangs up
                 await unless_disconnected(receive, self._send(stream, send))
 
@@ -73,19 +71,18 @@ class EventStream(Response):
     async def _events(self, stream: Stream) -> AsyncIterator[bytes]:
         try:
             async for chunk in self._chunks(stream):
-                unasked = None if self._usage else {"usage"}
-                yield chunk.model_dump_json(exclude=unasked).encode()
+                yield chunk.model_dump_json(exclude=self._unasked).encode()
         except ApiError as error:  # the status line is sent already: the error is an event
             yield json.dumps(error.body).encode()
         yield b"[DONE]"
 
-    async def _chunks(self, stream: Stream) -> AsyncIterator[Completion]:
-        tokens = {}
-        for choice in self._plan.opening():
-            if choice.text:
-                yield self._plan.completion([choice])
+    async def _chunks(self, stream: Stream) -> AsyncIterator[BaseModel]:
+        tokens: dict[int, int] = {}
+        for chunk in self._plan.opening():
+            yield chunk
         async for delta in stream:
-            tokens[delta.number] = delta.tokens
-            yield self._plan.completion([self._plan.choice(delta)])
-        if self._usage:
-            yield self._plan.completion([], self._plan.usage(sum(tokens.values())))
+            part = self._plan.part(delta)
+            tokens[part.index] = part.tokens
+            yield self._plan.chunk(part)
+        if self._plan.body.usage_asked:
+            yield self._plan.closing(self._plan.usage(sum(tokens.values())))

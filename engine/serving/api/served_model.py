@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from collectors.errors import DataError, UsageError
 from engine.models.huggingface import load_config
 from engine.models.tokenizer import load_tokenizer
+from engine.serving.api.chat_template import ChatTemplate, load_chat_template
 from engine.serving.api.detokenizer import Vocabulary
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class ServedModel:
         name: what they call it.
         max_len: most tokens of prompt and completion together.
         end_tokens: ids that end a sequence.
+        chat_template: None: it has none.
+        priorities: whether it counts what priority a client asks for.
     """
 
     name: str
@@ -33,10 +36,14 @@ class ServedModel:
     vocab_size: int
     max_len: int
     end_tokens: frozenset[int]
+    chat_template: ChatTemplate | None = None
+    priorities: bool = False
 
 
-def load_served_model(directory: Path, *, name: str | None, max_len: int | None) -> ServedModel:
-    """Read tokenizer and shape from a model directory.
+def load_served_model(
+    directory: Path, *, name: str | None, max_len: int | None, priorities: bool = False
+) -> ServedModel:
+    """Read tokenizer, chat template and shape from a model directory.
 
     Args:
         name: None: the directory's.
@@ -69,6 +76,8 @@ def load_served_model(directory: Path, *, name: str | None, max_len: int | None)
         vocab_size=config.vocab_size,
         max_len=max_len or context,
         end_tokens=_end_tokens(directory),
+        chat_template=load_chat_template(directory),
+        priorities=priorities,
     )
 
 

@@ -7,13 +7,15 @@ import itertools
 from typing import TYPE_CHECKING, Protocol, Self
 
 from engine.serving.api.generation import Generation
+from engine.serving.request import FinishReason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
     from engine.serving.api.delta import Delta
     from engine.serving.api.detokenizer import Vocabulary
-    from engine.serving.request import FinishReason, GenerationRequest, Token
+    from engine.serving.api.metrics import Metrics
+    from engine.serving.request import GenerationRequest, Token
 
 
 class TooBusyError(Exception):
@@ -40,9 +42,12 @@ class Streams:
         max_open: most requests that run or wait at a time.
     """
 
-    def __init__(self, engine: EngineSide, vocabulary: Vocabulary, *, max_open: int) -> None:
+    def __init__(
+        self, engine: EngineSide, vocabulary: Vocabulary, metrics: Metrics, *, max_open: int
+    ) -> None:
         self._engine = engine
         self._vocabulary = vocabulary
+        self._metrics = metrics
         self._max_open = max_open
         self._numbers = itertools.count()
         self._open: dict[int, tuple[Stream, Generation]] = {}
@@ -85,6 +90,7 @@ class Streams:
         for request in requests:
             generation = Generation(request.number, self._vocabulary, stop)
             self._open[request.number] = stream, generation
+        self._metrics.arrived(requests)
         self._engine.submit(requests)
         return stream
 
@@ -96,6 +102,7 @@ class Streams:
                 continue
             stream, generation = self._open[token.number]
             delta = generation.append(token)
+            self._metrics.given(delta)
             if delta.finish:
                 del self._open[token.number]
                 if not token.finish:
@@ -112,6 +119,8 @@ class Streams:
     def withdraw(self, numbers: Iterable[int]) -> None:
         """Nobody listens to these any more."""
         gone = [number for number in numbers if self._open.pop(number, None)]
+        for number in gone:
+            self._metrics.ended(number, FinishReason.CANCELLED)
         if gone:
             self._engine.cancel(gone)
 
@@ -119,6 +128,7 @@ class Streams:
         """Every request ends here; their streams hear of it."""
         ending, self._open = self._open, {}
         for stream, generation in ending.values():
+            self._metrics.ended(generation.number, reason)
             stream.put(generation.ended(reason))
         if ending and self._engine.alive:
             self._engine.cancel([*ending])
