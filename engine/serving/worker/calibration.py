@@ -71,7 +71,7 @@ def full_plan(limits: Limits, *, max_len: int, rounds: int) -> Plan:
         (length // count,) * count
         for count in _spread(1, limits.max_batch, 3)[1:]
         for length in _spread(_SHORTEST * count, longest, 3)
-        if length >= count
+        if length >= count and count * limits.blocks_of(length // count) <= limits.blocks
     ]
     decodes = _decodes(limits, max_len, batches=5, contexts=4)
     return Plan(prefills=(*single, *several), decodes=decodes, rounds=rounds)
@@ -113,10 +113,9 @@ def _longest(limits: Limits, max_len: int) -> int:
 def _decodes(
     limits: Limits, max_len: int, *, batches: int, contexts: int
 ) -> tuple[tuple[int, int], ...]:
-    room = limits.blocks * limits.block_tokens
     found = []
     for batch in _spread(1, limits.max_batch, batches):
-        most = min(max_len - 1, room // batch - limits.block_tokens)
+        most = min(max_len, limits.blocks // batch * limits.block_tokens) - 1
         if most > 0:
             found += [(batch, context) for context in _spread(_SHORTEST, most, contexts)]
     return tuple(found)
