@@ -1,4 +1,4 @@
-"""What servers call the same things: vLLM, SGLang and TGI, of all versions in use.
+"""What servers call the same things: vLLM, SGLang, TGI, of all versions in use, and our own.
 
 Names stand without their prefix (``vllm:`` and, in newer exporters and under Ray, ``vllm_`` and
 ``ray_vllm_``) and without a counter's ``_total``; of several the first that is there counts.
@@ -10,7 +10,7 @@ Sources: vLLM's ``vllm/v1/metrics/loggers.py`` and its older ``vllm/engine/metri
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ REASON_LABELS = ("finished_reason", "finish_reason")
 CANCELLED = frozenset({"abort", "aborted", "cancelled"})
 FAILED = frozenset({"error"})
 
-_PREFIX = re.compile(r"(?:ray_)?(vllm|sglang|tgi)[:_]")
+_PREFIX = re.compile(r"(?:ray_)?(vllm|sglang|tgi|opsuite)[:_]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,9 @@ TGI = Dialect(
     remedy="TGI: its router serves them at /metrics on its own port",
 )
 
-DIALECTS = {dialect.source: dialect for dialect in (VLLM, SGLANG, TGI)}
+OPSUITE = replace(VLLM, source="opsuite", remedy="opsuite serve: always at /metrics")
+
+DIALECTS = {dialect.source: dialect for dialect in (VLLM, SGLANG, TGI, OPSUITE)}
 
 
 def split_name(name: str) -> tuple[str, str]:
