@@ -14,6 +14,7 @@ pytest.importorskip("torch", reason="needs the engine extra")
 
 from engine.models.config import ModelConfig
 from engine.models.huggingface import save_pretrained
+from engine.models.initialization import initialize
 from engine.models.transformer import Transformer
 from engine.profiles.profile import read_profile
 
@@ -28,7 +29,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = ModelConfig(
         vocab_size=320, hidden_size=32, n_layers=2, n_heads=4, n_kv_heads=2, intermediate_size=48
     )
-    save_pretrained(directory, config, dict(Transformer(config).named_parameters()), None)
+    network = Transformer(config)
+    initialize(network, seed=0)
+    save_pretrained(directory, config, dict(network.named_parameters()), None)
     return directory
 
 

@@ -1,0 +1,1 @@
+"""Talking to a model behind OpenAI's API, in a terminal."""
