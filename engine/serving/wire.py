@@ -80,9 +80,14 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Progress(_Message, frozen=True):
-    """What an iteration gave."""
+    """What an iteration gave, and what the next one is.
+
+    Attributes:
+        unproven: requests that are computed now and have been given no token by this engine.
+    """
 
     tokens: tuple[Token, ...]
+    unproven: tuple[int, ...]
     load: Load
 
 

@@ -15,37 +15,21 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from collectors import errors
 from collectors.errors import OpsuiteError, RunFailed
+from engine.serving.api.open_requests import OpenRequests
 from engine.serving.channel import ChannelError, framed, read
-from engine.serving.request import FinishReason, Token
 from engine.serving.wire import TO_API, Join, Load, Progress, Ready, Refusal, Start, Withdraw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from engine.serving.request import GenerationRequest
+    from engine.serving.request import GenerationRequest, Token
     from engine.serving.wire import ToApi, ToEngine
 
 _log = logging.getLogger(__name__)
 _MOST_DEATHS, _WITHIN_S = 5, 60.0
-_MOST_CRASHES = 3  # that a request may see without a token in between: then it is to blame
 _LEAVE_S = 5.0
-
-
-class _Open:
-    """A request that has not ended."""
-
-    def __init__(self, request: GenerationRequest) -> None:
-        self.request = request
-        self.output: list[int] = []
-        self.crashes = 0
-
-    def resumed(self) -> GenerationRequest:
-        """As a new engine is told."""
-        return msgspec.structs.replace(self.request, output=tuple(self.output))
 
 
 class EngineLink:
@@ -64,12 +48,13 @@ class EngineLink:
     def __init__(self, start: Start) -> None:
         self._start = start
         self._deliver: Callable[[Sequence[Token]], None] = lambda _: None
-        self._open: dict[int, _Open] = {}
+        self._open = OpenRequests()
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._died: deque[float] = deque(maxlen=_MOST_DEATHS)
         self._closing = False
+        self._hears = False
         self.alive = False
         self.load = Load()
         self.restarts = 0
@@ -102,19 +87,18 @@ class EngineLink:
                 said = f": {error}" if isinstance(error, ChannelError) else ""
                 _log.error("the engine's process has ended%s", said)
                 await self._end()
-            self._blame()
             self.alive = await self._again()
 
     def submit(self, requests: Sequence[GenerationRequest]) -> None:
         """Let requests join."""
-        self._open.update((request.number, _Open(request)) for request in requests)
-        self._send(Join(tuple(requests)))
+        self._open.add(requests)
+        self._join(tuple(requests))
 
     def cancel(self, numbers: Sequence[int]) -> None:
         """Withdraw requests; those that ended already are passed over."""
-        for number in numbers:
-            self._open.pop(number, None)
+        joining = self._open.forget(numbers)
         self._send(Withdraw(tuple(numbers)))
+        self._join(joining)
 
     async def close(self) -> None:
         """End the engine."""
@@ -122,20 +106,20 @@ class EngineLink:
         self.alive = False
         await self._end()
 
+    def _join(self, requests: tuple[GenerationRequest, ...]) -> None:
+        if requests:
+            self._send(Join(requests))
+
     def _send(self, message: ToEngine) -> None:
-        if self._writer and not self._writer.is_closing():
+        """Nothing is said to an engine that is not ready: all that is open is told when it is."""
+        if self._hears and self._writer and not self._writer.is_closing():
             self._writer.write(framed(message))
 
     def _take(self, message: ToApi) -> None:
         if not isinstance(message, Progress):
             raise ChannelError(f"{type(message).__name__} out of turn")
         self.load = message.load
-        for token in message.tokens:
-            if token.finish:
-                self._open.pop(token.number, None)
-            elif held := self._open.get(token.number):
-                held.output.append(token.token)
-                held.crashes = 0
+        self._join(self._open.take(message.tokens, message.unproven))
         if message.tokens:
             self._deliver(message.tokens)
 
@@ -149,7 +133,7 @@ class EngineLink:
                 start_new_session=True,
             )
         self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
-        self._send(self._start)
+        self._writer.write(framed(self._start))
         try:
             message = await read(self._reader, TO_API)
         except (EOFError, OSError, ChannelError):
@@ -161,6 +145,7 @@ class EngineLink:
             await self._end()
             raise _raised(message)
         assert isinstance(message, Ready), "the first word"
+        self._hears = True
         return message
 
     async def _again(self) -> bool:
@@ -174,7 +159,9 @@ class EngineLink:
                 _log.error("%s", error)
                 return False
             self.restarts += 1
-            self._send(Join(tuple(each.resumed() for each in self._open.values())))
+            failed, joining = self._open.bury()
+            self._deliver(failed)
+            self._join(joining)
             return True
         _log.error("%d engines died within %.0f s: no more is started", _MOST_DEATHS, _WITHIN_S)
         return False
@@ -183,17 +170,8 @@ class EngineLink:
         self._died.append(time.monotonic())
         return len(self._died) == _MOST_DEATHS and self._died[-1] - self._died[0] < _WITHIN_S
 
-    def _blame(self) -> None:
-        """Requests that saw one engine after the other die without giving them a token."""
-        for number, each in list(self._open.items()):
-            each.crashes += 1
-            if each.crashes == _MOST_CRASHES:
-                del self._open[number]
-                place = len(each.output)
-                failed = Token(number=number, place=place, token=-1, finish=FinishReason.ERROR)
-                self._deliver([failed])
-
     async def _end(self) -> None:
+        self._hears = False
         if self._writer:
             self._writer.close()
             self._writer = None

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from engine.serving.paged.block_pool import BlockPool
 from engine.serving.paged.free_blocks import FreeBlocks
-from engine.serving.paged.moves import mover
+from engine.serving.paged.moves import mover_of
 from engine.serving.paged.prefixes import PrefixIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from engine.scheduling.limits import Limits
-    from engine.serving.paged.moves import Move
+    from engine.serving.paged.moves import Move, Mover
     from engine.serving.paged.prefixes import Prefix
     from engine.serving.paged.storage import Storage
 
@@ -50,16 +50,19 @@ class PagedCache:
 
     Args:
         salt: of this server's prefixes: secret, and another at every start.
+        mover: None: the one for where the storage lies.
     """
 
-    def __init__(self, storage: Storage, limits: Limits, *, salt: bytes) -> None:
+    def __init__(
+        self, storage: Storage, limits: Limits, *, salt: bytes, mover: Mover | None = None
+    ) -> None:
         self.storage = storage
         self.block_tokens = limits.block_tokens
         self._limits = limits
         self._prefixes = PrefixIndex(limits.block_tokens, salt)
         self._pool = BlockPool(limits.blocks, self._prefixes)
         self._host = FreeBlocks(limits.host_blocks)
-        self._mover = mover(storage)
+        self._mover = mover or mover_of(storage)
         self._tables: dict[int, Table] = {}
         self._offloading: dict[int, Move] = {}
         self._uploading: dict[int, Move] = {}

@@ -38,7 +38,7 @@ class Mover(Protocol):
         ...
 
 
-def mover(storage: Storage) -> Mover:
+def mover_of(storage: Storage) -> Mover:
     """The one for where the storage lies."""
     on_gpu = storage.device_blocks.is_cuda
     return StreamMover(storage) if on_gpu else MemoryMover(storage)

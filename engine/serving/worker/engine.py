@@ -79,6 +79,10 @@ class Engine:
         """Those that are given a token, in the order of work."""
         return [self._sequences[each.job.number].candidate for each in work if each.gives]
 
+    def unproven(self, work: Iterable[Work]) -> tuple[int, ...]:
+        """Those that work and have been given no token here: if this ends badly, it is theirs."""
+        return tuple(each.job.number for each in work if not each.job.generated)
+
     def load(self) -> Load:
         """How busy it is."""
         pages, limits = self._scheduler.pages, self._scheduler.limits

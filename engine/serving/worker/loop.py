@@ -86,8 +86,9 @@ class Loop:
 
     def _report(self, tokens: list[Token], iteration: Iteration) -> None:
         """To the API: tokens, and how busy the engine is where that has changed otherwise."""
-        if tokens or self._heard or iteration.idle:
-            self._channel.send(Progress(tuple(tokens), self._engine.load()))
+        unproven = self._engine.unproven(iteration.work)
+        if tokens or unproven or self._heard or iteration.idle:
+            self._channel.send(Progress(tuple(tokens), unproven, self._engine.load()))
 
     def _perform(self, iteration: Iteration) -> Outcome | None:
         """Do what was decided; None where nothing is computed."""
