@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import asyncio
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from collectors.daemon.access import open_store
-from collectors.errors import RunFailed, TimedOut
+from collectors.errors import RunFailed, Unreachable
 from collectors.settings import Settings
 from opsuite.collecting import start_collecting
-from opsuite.completion_client import Completion, complete
+from opsuite.serving_process import Announcement, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from engine.training.launcher import LaunchResult
+    from opsuite.serving_load.answer import Answer
     from playbooks.diagnosis import Diagnosis
 
 GUILTY_RANK = 1
@@ -37,7 +34,7 @@ PROMPTS = (
     "# This module ",
 )
 MAX_TOKENS = 48
-_SHUTDOWN_S = 20.0
+_ANSWER_S = 60.0
 
 # Small enough for two cores, large enough that its completions look like Python.
 CONFIG: dict[str, Any] = {
@@ -70,7 +67,7 @@ class Served:
     """What the trained model answered, and how fast; both in the order of ``PROMPTS``."""
 
     run_id: str
-    completions: tuple[Completion, ...]
+    completions: tuple[Answer, ...]
     requests: tuple[RequestTimes, ...]
 
 
@@ -106,49 +103,36 @@ def examine(home: Path, run_id: str) -> Diagnosis:
 
 def serve_and_ask(home: Path, run_id: str) -> Served:
     """Serve the run's checkpoint and ask it everything at once."""
-    with _server(run_id) as ready, ThreadPoolExecutor(len(PROMPTS)) as pool:
-        answers = [
-            pool.submit(
-                complete, ready["url"], ready["model"], prompt, max_tokens=MAX_TOKENS, seed=seed
-            )
-            for seed, prompt in enumerate(PROMPTS)
-        ]
-        completions = tuple(answer.result() for answer in answers)
+    with serving(run_id, "--name", "demo", "--threads", "1") as ready:
+        completions = asyncio.run(_ask(ready))
     with open_store(home) as store:
         rows = store.rows(
             "SELECT id, prompt_tokens, output_tokens, queue_s, ttft_s, tpot_s FROM requests"
             " WHERE run_id = ?",
-            [ready["run"]],
+            [ready.run],
         )
     recorded = {row[0]: RequestTimes.from_row(row[1:]) for row in rows}
     return Served(
-        run_id=ready["run"],
+        run_id=ready.run or "",
         completions=completions,
         requests=tuple(recorded[completion.id] for completion in completions),
     )
 
 
-@contextmanager
-def _server(model: str) -> Iterator[dict[str, str]]:
-    """``opsuite serve`` as a process of its own: its announcement, then its orderly end."""
-    command = [sys.executable, "-P", "-m", "opsuite.cli.main", "serve", model]
-    options = ("--port", "0", "--json", "--name", "demo", "--threads", "1")
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            line = server.stdout.readline()
-            if not line:
-                raise RunFailed("the server did not start", where=" ".join(command))
-            yield json.loads(line)
-        finally:
-            server.terminate()
-            try:
-                server.wait(_SHUTDOWN_S)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                raise TimedOut(
-                    f"the server did not stop within {_SHUTDOWN_S:.0f} s", where=" ".join(command)
-                ) from None
+async def _ask(ready: Announcement) -> tuple[Answer, ...]:
+    from opsuite.serving_load.client import CompletionClient
+
+    body = {"model": ready.model, "max_tokens": MAX_TOKENS, "temperature": 0.8, "top_p": 0.95}
+    async with CompletionClient(ready.url) as client:
+        asking = [
+            client.ask(body | {"prompt": prompt, "seed": seed}, give_up_s=_ANSWER_S)
+            for seed, prompt in enumerate(PROMPTS)
+        ]
+        answers = await asyncio.gather(*asking)
+    for answer in answers:
+        if answer.problem:
+            raise Unreachable(answer.problem, where=ready.url)
+    return tuple(answers)
 
 
 def was_injected(home: Path, run_id: str) -> bool:

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefillTerms:
-    """Seconds: of every iteration, of each token, and of each token squared (attention)."""
+    """Seconds: of every iteration, of each token, and of each token squared (attention).
+
+    ``sequence``: of each sequence whose tokens are computed, 0 in DistServe's form. It matters
+    where iterations are short: it has an attention of its own beside that of all decodes.
+    """
 
     constant: float
     token: float
     square: float
+    sequence: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +72,8 @@ class Latency:
         """What a chunk adds to an iteration, which pays the constant only once."""
         terms = self.prefill
         before = max(2 * terms.square * tokens, self.small.context) * cached
-        return terms.token * tokens + terms.square * tokens * tokens + before
+        alone = terms.sequence + terms.token * tokens + terms.square * tokens * tokens
+        return alone + before
 
     def iteration_s(
         self, prefills: Sequence[tuple[int, int]], batch: int, context_tokens: int

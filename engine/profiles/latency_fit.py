@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.profiles.latency import Latency, latency_of
+from engine.profiles.latency import Latency, PrefillTerms, latency_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,19 +45,49 @@ def fit_latency(
     return Fit(latency=latency, prefill_error=prefill_error, decode_error=decode_error)
 
 
-def _fit(inputs: Sequence[tuple[int, int, int]], seconds: Sequence[float]) -> tuple[Terms, float]:
-    """Terms and the largest relative error. The best of all subsets of the terms whose plain
-    solution has none below 0: exact for non-negative least squares, and there are but seven."""
-    scaled = np.asarray(inputs, dtype=float) / np.asarray(seconds)[:, None]
+def fit_mixed(
+    latency: Latency,
+    prefills: Sequence[tuple[int, float]],
+    mixed: Sequence[tuple[int, float, float]],
+) -> Latency:
+    """With what prompts cost beside decodes, which is where a busy engine computes them.
+
+    Args:
+        latency: whose decodes stay as they are.
+        prefills: of one prompt alone: (length, seconds).
+        mixed: of one prompt beside decodes: (length, seconds of these decodes without it, seconds).
+    """
+    (sequence, token, square), _ = _fit(
+        [(1, length, length * length) for length, _, _ in mixed],
+        [whole - decodes for _, decodes, whole in mixed],
+        [whole for *_, whole in mixed],
+    )
+    terms = PrefillTerms(constant=0.0, token=token, square=square, sequence=sequence)
+    beside = replace(latency, prefill=terms)
+    left = [seconds - beside.added_s(length) for length, seconds in prefills]
+    return replace(beside, prefill=replace(terms, constant=max(0.0, median(left))))
+
+
+def _fit(
+    inputs: Sequence[tuple[int, int, int]],
+    seconds: Sequence[float],
+    scales: Sequence[float] | None = None,
+) -> tuple[Terms, float]:
+    """Terms and the largest error, relative to ``scales`` or to the seconds. The best of all
+    subsets of the terms whose plain solution has none below 0: exact for non-negative least
+    squares, and there are but seven."""
+    scale = np.asarray(seconds if scales is None else scales, dtype=float)
+    scaled = np.asarray(inputs, dtype=float) / scale[:, None]
+    wanted = np.asarray(seconds, dtype=float) / scale
     units = np.maximum(scaled.max(axis=0), 1e-300)  # columns differ by many orders of magnitude
-    best, best_loss = np.zeros(3), float(len(seconds))
+    best, best_loss = np.zeros(3), float((wanted**2).sum())
     for used in (each for size in (1, 2, 3) for each in combinations(range(3), size)):
         columns = list(used)
-        found = np.linalg.lstsq(scaled[:, columns] / units[columns], np.ones(len(seconds)))[0]
+        found = np.linalg.lstsq(scaled[:, columns] / units[columns], wanted)[0]
         terms = np.zeros(3)
         terms[columns] = found / units[columns]
-        loss = float(((scaled @ terms - 1) ** 2).sum())
+        loss = float(((scaled @ terms - wanted) ** 2).sum())
         if (terms >= 0).all() and loss < best_loss - 1e-15:
             best, best_loss = terms, loss
-    error = float(np.abs(scaled @ best - 1).max())
+    error = float(np.abs(scaled @ best - wanted).max())
     return (float(best[0]), float(best[1]), float(best[2])), error

@@ -21,6 +21,12 @@ class BenchOptions:
         plot: a PNG to draw.
         simulated: whether to simulate what is measured live else.
         seeds: of a simulation.
+        trace: requests to send: FILE, or WORKLOAD@RATE; "": those of the benchmark.
+        url: of a server that runs already; "": servers are started.
+        policy: of servers that are started, several with ",".
+        model: that they serve; "": a small random one.
+        max_batch: of these servers.
+        requests: of a trace; None: 200, or all of a file.
     """
 
     device: Literal["cpu", "cuda"] = "cpu"
@@ -30,3 +36,9 @@ class BenchOptions:
     plot: Path | None = None
     simulated: bool = False
     seeds: int = 10_000
+    trace: str = ""
+    url: str = ""
+    policy: str = "fcfs,skip-join-mlfq,adaptive"
+    model: str = ""
+    max_batch: int = 4
+    requests: int | None = None

@@ -110,6 +110,17 @@ BENCHES = {
             rounds=5,
         ),
         Bench(
+            name="serve",
+            question="what does preempting bring live, and does the simulator foresee it?",
+            rounds=5,
+            has_options=True,
+        ),
+        Bench(
+            name="serving-engine",
+            question="does our engine generate faster than transformers on one CPU thread?",
+            rounds=5,
+        ),
+        Bench(
             name="serving-simulated",
             question="what does preempting at every token bring, by workload, load and policy?",
             rounds=3,

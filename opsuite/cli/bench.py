@@ -38,6 +38,18 @@ def bench(
     seeds: Annotated[
         int, typer.Option(min=1, max=10_000_000, help="drills: how many to simulate.")
     ] = 10_000,
+    trace: Annotated[
+        str, typer.Option(metavar="FILE|WORKLOAD@RATE", help="serve: which requests to send.")
+    ] = "",
+    url: Annotated[str, typer.Option(help="serve: a server that runs. [default: own ones]")] = "",
+    policy: Annotated[
+        str, typer.Option(metavar="A,B,...", help="serve: of own servers.")
+    ] = "fcfs,skip-join-mlfq,adaptive",
+    model: Annotated[str, typer.Option(help="serve: of own servers. [default: a random one]")] = "",
+    max_batch: Annotated[int, typer.Option(min=1, help="serve: of own servers.")] = 4,
+    requests: Annotated[
+        int | None, typer.Option(min=1, help="serve: [default: 200, or all of FILE]")
+    ] = None,
 ) -> None:
     """Measure a benchmark; exits with 1 where a target is missed."""
     from opsuite.bench.options import BenchOptions
@@ -60,6 +72,12 @@ def bench(
         plot=plot,
         simulated=simulated,
         seeds=seeds,
+        trace=trace,
+        url=url,
+        policy=policy,
+        model=model,
+        max_batch=max_batch,
+        requests=requests,
     )
     result = make_result(name, find_bench(name).measure(rounds, options))
     if json:

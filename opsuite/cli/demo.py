@@ -115,5 +115,14 @@ def _as_json(
         "diagnosis": diagnosis.to_json(),
         "server": served.run_id,
         "requests": [asdict(request) for request in served.requests],
-        "completions": [asdict(completion) for completion in served.completions],
+        "completions": [
+            {
+                "id": answer.id,
+                "text": answer.text,
+                "tokens": answer.tokens,
+                "ttft_s": answer.ttft_s,
+                "tpot_s": answer.tpot_s,
+            }
+            for answer in served.completions
+        ],
     }

@@ -51,11 +51,22 @@ class Times:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ByPrompt:
+    """Attributes:
+    short, long: of all but the longest tenth of the prompts, and of that tenth.
+    """
+
+    all: Times
+    short: Times
+    long: Times
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metrics:
     """Of one policy on one workload.
 
     Attributes:
-        short, long: all but the longest tenth of the prompts, and that tenth.
+        all, short, long: see :class:`ByPrompt`.
         requests_per_s, output_tokens_per_s: of finished requests, from the first arrival to the
             end of the simulation.
         busy, waited: shares of the time in which the engine computed, or waited for swapping.
@@ -80,17 +91,16 @@ class Metrics:
 def measure(outcome: Outcome) -> Metrics:
     """Of an outcome with at least one request."""
     lives = outcome.lives
-    order = np.argsort([life.request.prompt_tokens for life in lives], kind="stable")
-    long = set(order[len(lives) - len(lives) // _LONG :].tolist())
+    times = by_prompt(lives, outcome.end_s)
     span_s = max(outcome.end_s - lives[0].request.arrival_s, 1e-9)
     finished = [life for life in lives if life.finished]
     return Metrics(
         policy=outcome.policy,
         requests=len(lives),
         unfinished=outcome.unfinished,
-        all=_times(lives, outcome.end_s),
-        short=_times([each for i, each in enumerate(lives) if i not in long], outcome.end_s),
-        long=_times([each for i, each in enumerate(lives) if i in long], outcome.end_s),
+        all=times.all,
+        short=times.short,
+        long=times.long,
         requests_per_s=len(finished) / span_s,
         output_tokens_per_s=sum(life.request.output_tokens for life in finished) / span_s,
         busy=outcome.busy_s / span_s,
@@ -99,6 +109,21 @@ def measure(outcome: Outcome) -> Metrics:
         preemptions=sum(life.preemptions for life in lives),
         swapped_bytes=outcome.swapped_bytes,
         recomputed_tokens=sum(life.recomputed for life in lives),
+    )
+
+
+def by_prompt(lives: Sequence[Life], end_s: float) -> ByPrompt:
+    """Times of requests, simulated or live, by the length of their prompts.
+
+    Args:
+        end_s: when those ended that are not finished.
+    """
+    order = np.argsort([life.request.prompt_tokens for life in lives], kind="stable")
+    long = set(order[len(lives) - len(lives) // _LONG :].tolist())
+    return ByPrompt(
+        all=_times(lives, end_s),
+        short=_times([each for i, each in enumerate(lives) if i not in long], end_s),
+        long=_times([each for i, each in enumerate(lives) if i in long], end_s),
     )
 
 

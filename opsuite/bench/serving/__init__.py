@@ -1,0 +1,1 @@
+"""What ``opsuite bench serve`` is made of: servers, loads, and what came of them."""

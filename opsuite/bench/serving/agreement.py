@@ -1,0 +1,205 @@
+"""Simulator and live servers beside each other: the same requests, the same limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import combinations
+from statistics import median
+from typing import TYPE_CHECKING
+
+from opsuite.bench.result import Row
+from opsuite.bench.rounds import median_interval
+from opsuite.bench.serving.calibration import calibrate
+from opsuite.output import narrate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from engine.profiles.latency import Latency
+    from engine.simulation.serve.counterpart import Counterpart
+    from engine.simulation.serve.request import Workload
+    from opsuite.bench.serving.live import LiveServer
+    from opsuite.bench.serving.measured import Measured
+
+POLICIES = ("fcfs", "mlfq", "skip-join-mlfq", "adaptive")
+WORKLOADS = ("sharegpt-like", "heavy-tailed")
+LOADS = (0.5, 0.7, 0.9)
+SPAN_S = 20.0
+_FCFS = POLICIES[0]
+_SHORTER = 4  # requests are a quarter as long as they are named, so that there are more of them
+_FOR_CAPACITY = 400
+_CLOSE, _TIE = 0.15, 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """Where they are compared.
+
+    Attributes:
+        rate: arrivals a second.
+        load: of FCFS's capacity, as it was calibrated at the beginning.
+    """
+
+    workload: str
+    load: float
+    rate: float
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.workload} at {self.load:g}"
+
+    def requests(self, seed: int) -> Workload:
+        """Of one round."""
+        return shortened(self.workload, round(self.rate * SPAN_S), seed).scaled(self.rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Mean JCT of a policy in one round, in seconds."""
+
+    live: float
+    simulated: float
+
+
+class Agreement:
+    """Rounds of all points, with a new calibration at each: machines change their speed.
+
+    Args:
+        servers, doubles: by policy, with all of ``POLICIES`` among them.
+        known: what the servers were told of their speed.
+    """
+
+    def __init__(
+        self,
+        servers: Mapping[str, LiveServer],
+        doubles: Mapping[str, Counterpart],
+        known: Latency,
+        max_batch: int,
+    ) -> None:
+        self._servers = servers
+        self._doubles = doubles
+        self._max_batch = max_batch
+        self.points = [
+            Point(workload=name, load=load, rate=load * _capacity(doubles[_FCFS], name, known))
+            for name in WORKLOADS
+            for load in LOADS
+        ]
+        self.measured: list[Measured] = []
+        self._pairs: dict[Point, dict[str, list[Pair]]] = {
+            point: {policy: [] for policy in POLICIES} for point in self.points
+        }
+
+    def run(self, rounds: int) -> list[Row]:
+        """All of it."""
+        for number in range(rounds):
+            for point in self.points if number % 2 == 0 else self.points[::-1]:
+                narrate(f"{point.name}, round {number + 1} of {rounds} ...")
+                self._round(point, number)
+        rows = [row for point, pairs in self._pairs.items() for row in _rows(point, pairs)]
+        return [*rows, _order_row(self._pairs)]
+
+    def _round(self, point: Point, number: int) -> None:
+        seed = 1 + self.points.index(point) + len(self.points) * number
+        costs = calibrate(self._servers[_FCFS], max_batch=self._max_batch, seed=seed)
+        latency = costs.latency()
+        workload = point.requests(seed)
+        for policy in POLICIES if number % 2 == 0 else POLICIES[::-1]:
+            found = self._servers[policy].measure(workload, seed=seed)
+            self.measured.append(found)
+            assert found.times.all.jct is not None, "there are requests"
+            pair = Pair(
+                live=found.times.all.jct.mean,
+                simulated=_mean_jct(self._doubles[policy], workload, latency),
+            )
+            narrate(f"  {policy}: live {pair.live:.3f} s, simulated {pair.simulated:.3f} s")
+            self._pairs[point][policy].append(pair)
+
+
+def shortened(name: str, requests: int, seed: int) -> Workload:
+    """A named workload, a quarter as long."""
+    from engine.simulation.serve.workload import find_workload
+
+    drawn = find_workload(name, requests=requests, seed=seed)
+    shorter = tuple(
+        replace(
+            each,
+            prompt_tokens=max(1, each.prompt_tokens // _SHORTER),
+            output_tokens=max(1, each.output_tokens // _SHORTER),
+        )
+        for each in drawn.requests
+    )
+    return replace(drawn, requests=shorter)
+
+
+def _capacity(double: Counterpart, name: str, latency: Latency) -> float:
+    """Requests a second of FCFS, when many come at once."""
+    workload = shortened(name, _FOR_CAPACITY, seed=0).at_once()
+    return _FOR_CAPACITY / double.serve(workload, latency).end_s
+
+
+def _mean_jct(double: Counterpart, workload: Workload, latency: Latency) -> float:
+    from engine.simulation.serve.metrics import by_prompt
+
+    outcome = double.serve(workload, latency)
+    spread = by_prompt(outcome.lives, outcome.end_s).all.jct
+    assert spread is not None, "there are requests"
+    return spread.mean
+
+
+def _rows(point: Point, pairs: Mapping[str, Sequence[Pair]]) -> list[Row]:
+    rows = []
+    for policy, found in pairs.items():
+        ratios = [each.live / each.simulated for each in found]
+        rows.append(
+            Row(
+                name=f"{point.name}: {policy}, mean JCT live over simulated",
+                value=median(each.live for each in found),
+                unit="s",
+                rounds=len(found),
+                baseline=median(each.simulated for each in found),
+                ratio=median(ratios),
+                interval=median_interval(ratios),
+                target=f"within {_CLOSE:.0%}",
+                met=abs(median(ratios) - 1) <= _CLOSE,
+                note=f"{point.rate:.3g} requests/s for {SPAN_S:g} s; ratios are of each round",
+            )
+        )
+    return rows
+
+
+def _order_row(pairs: Mapping[Point, Mapping[str, Sequence[Pair]]]) -> Row:
+    """At how many points both order all policies alike."""
+    wrong = {point.name: disagreements(found) for point, found in pairs.items()}
+    alike = sum(not each for each in wrong.values())
+    told = [f"{name}: {', '.join(each)}" for name, each in wrong.items() if each]
+    return Row(
+        name="points at which live and simulated order all policies alike",
+        value=alike,
+        unit=f"of {len(wrong)}",
+        rounds=len(next(iter(next(iter(pairs.values())).values()))),
+        target=f"{len(wrong)}; under {_TIE:.0%} apart is a tie",
+        met=alike == len(wrong),
+        note="; ".join(told),
+    )
+
+
+def disagreements(pairs: Mapping[str, Sequence[Pair]]) -> list[str]:
+    """Two policies of which one is better live, and the other simulated; by medians over rounds.
+    Where they are a tie on one side, the other side cannot contradict it."""
+
+    def means(of: Callable[[Pair], float]) -> dict[str, float]:
+        return {policy: median(of(each) for each in found) for policy, found in pairs.items()}
+
+    live, simulated = means(lambda pair: pair.live), means(lambda pair: pair.simulated)
+    return [
+        f"{a} and {b}"
+        for a, b in combinations(pairs, 2)
+        if _order(live[a], live[b]) * _order(simulated[a], simulated[b]) < 0
+    ]
+
+
+def _order(a: float, b: float) -> int:
+    if abs(a - b) < _TIE * min(a, b):
+        return 0
+    return -1 if a < b else 1
