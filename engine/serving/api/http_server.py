@@ -51,6 +51,7 @@ class HttpServer(uvicorn.Server):
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                log_level="error",  # what clients do wrong, they are told themselves
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
