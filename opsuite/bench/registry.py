@@ -116,6 +116,12 @@ BENCHES = {
             has_options=True,
         ),
         Bench(
+            name="serving-chaos",
+            question="is no request lost while clients leave and engines are killed?",
+            rounds=10,
+            has_options=True,
+        ),
+        Bench(
             name="serving-engine",
             question="does our engine generate faster than transformers on one CPU thread?",
             rounds=5,

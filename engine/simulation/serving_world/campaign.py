@@ -1,0 +1,63 @@
+"""Many seeds of the simulated server, in several processes, and what came of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+from engine.simulation.serving_world.world import ServingWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from engine.simulation.serving_world.scenario import Fault
+    from engine.simulation.serving_world.world import Outcome
+
+_BATCH = 10
+PROCESSES = 2
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What came of seeds.
+
+    Attributes:
+        broken: seeds in which an invariant did not hold, and which.
+    """
+
+    seeds: int = 0
+    simulated_s: float = 0.0
+    iterations: int = 0
+    preemptions: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    faults: Counter[Fault] = field(default_factory=Counter)
+    broken: dict[int, str] = field(default_factory=dict)
+
+    def add(self, outcome: Outcome) -> None:
+        """One more seed."""
+        self.seeds += 1
+        self.simulated_s += outcome.simulated_s
+        self.iterations += outcome.iterations
+        self.preemptions += outcome.preemptions
+        self.ends += outcome.ends
+        self.faults += outcome.faults
+        if outcome.broken:
+            self.broken[outcome.seed] = outcome.broken
+
+
+def run_campaign(seeds: int) -> Iterator[Tally]:
+    """Seeds from 0 on, in :data:`PROCESSES` processes; what came of all so far, now and then."""
+    tally = Tally()
+    batches = [range(first, min(first + _BATCH, seeds)) for first in range(0, seeds, _BATCH)]
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        for outcomes in pool.map(_run, batches):
+            for outcome in outcomes:
+                tally.add(outcome)
+            yield tally
+
+
+def _run(seeds: Sequence[int]) -> list[Outcome]:
+    return [ServingWorld(seed).run() for seed in seeds]
