@@ -24,10 +24,12 @@ FAULTS = View(
 
 REQUESTS = View(
     name="requests",
-    about="one row a request: waiting, first token, time per further token; NULL: not so far yet",
+    about="one row a request: waiting, first token, time per further token; NULL: not so far yet; "
+    "preemptions: how often others ran instead of it, swaps: how often its keys and values came "
+    "back from the host, drops: how often they were computed again",
     select="""
     WITH life AS (
-        SELECT run_id, process, subject AS request,
+        SELECT run_id, subject AS request,
                any_value(document ->> 'id') FILTER (name = 'request.arrived') AS id,
                any_value(TRY_CAST(document ->> 'prompt_tokens' AS BIGINT))
                    FILTER (name = 'request.arrived') AS prompt_tokens,
@@ -36,32 +38,29 @@ REQUESTS = View(
                min(at_ns) FILTER (name = 'request.first_token') AS first_token_ns,
                max(at_ns) FILTER (name = 'request.finished') AS finished_ns,
                any_value(value) FILTER (name = 'request.finished')::BIGINT AS output_tokens,
-               any_value(document ->> 'reason') FILTER (name = 'request.finished') AS reason
+               any_value(document ->> 'reason') FILTER (name = 'request.finished') AS reason,
+               count(*) FILTER (name = 'request.preempted') AS preemptions,
+               count(*) FILTER (name = 'request.swapped_in') AS swaps,
+               count(*) FILTER (name = 'request.dropped') AS drops
         FROM raw.aligned_event WHERE starts_with(name, 'request.') AND subject >= 0
-        GROUP BY run_id, process, subject
+        GROUP BY run_id, subject
     )
     SELECT run_id, request, id, arrived_ns, (scheduled_ns - arrived_ns) / 1e9 AS queue_s,
            (first_token_ns - arrived_ns) / 1e9 AS ttft_s,
            CASE WHEN output_tokens > 1
                 THEN (finished_ns - first_token_ns) / 1e9 / (output_tokens - 1) END AS tpot_s,
-           (finished_ns - arrived_ns) / 1e9 AS latency_s, prompt_tokens, output_tokens, reason
+           (finished_ns - arrived_ns) / 1e9 AS latency_s, prompt_tokens, output_tokens, reason,
+           preemptions, swaps, drops
     FROM life
     """,
 )
 
 ITERATIONS = View(
     name="iterations",
-    about="one row an iteration of a server: what it computed, and what it held when it ended",
+    about="one row an iteration of a server: kind (prefill, decode, or mixed), and what it held; "
+    "after an engine was replaced, numbers begin again",
     select="""
-    WITH spans AS (
-        SELECT run_id, process, host, step AS iteration, min(start_ns) AS start_ns,
-               max(end_ns) AS end_ns, count(*) FILTER (name = 'prefill') AS prefills,
-               sum(end_ns - start_ns) FILTER (name = 'prefill') / 1e9 AS prefill_s,
-               sum(end_ns - start_ns) FILTER (name = 'decode') / 1e9 AS decode_s
-        FROM raw.aligned_span
-        WHERE role = 'server' AND name IN ('prefill', 'decode') AND step >= 0
-        GROUP BY run_id, process, host, step
-    ), held AS (
+    WITH held AS (
         SELECT run_id, process, step AS iteration,
                arg_max(value, at_ns) FILTER (name = 'running_requests')::BIGINT
                    AS running_requests,
@@ -69,9 +68,11 @@ ITERATIONS = View(
         FROM raw.sample
         WHERE name IN ('running_requests', 'kv_tokens') GROUP BY run_id, process, step
     )
-    SELECT run_id, host, iteration, start_ns, end_ns, (end_ns - start_ns) / 1e9 AS duration_s,
-           prefills, prefill_s, decode_s, running_requests, kv_tokens
-    FROM spans LEFT JOIN held USING (run_id, process, iteration)
+    SELECT s.run_id, host, step AS iteration, name AS kind, start_ns, end_ns,
+           (end_ns - start_ns) / 1e9 AS duration_s, running_requests, kv_tokens
+    FROM raw.aligned_span AS s
+    LEFT JOIN held AS h ON h.run_id = s.run_id AND h.process = s.process AND h.iteration = s.step
+    WHERE role = 'server' AND name IN ('prefill', 'decode', 'mixed') AND step >= 0
     """,
 )
 

@@ -56,7 +56,7 @@ _OWN = f"""
     ), unended AS (
         SELECT u.run_id, s.end_ns // 1000000000 AS second, count(*) AS tokens
         FROM request AS u JOIN raw.aligned_span AS s USING (run_id)
-        WHERE u.ended_ns IS NULL AND u.first_ns IS NOT NULL AND s.name = 'decode'
+        WHERE u.ended_ns IS NULL AND u.first_ns IS NOT NULL AND s.name IN ('decode', 'mixed')
           AND s.end_ns > u.first_ns
         GROUP BY u.run_id, second
     ), held AS (
@@ -156,7 +156,10 @@ SERVING = View(
     "the bounds in which they lie (an upper bound that is NULL: there is none); tpot of a server "
     "that does not say it by requests is of single tokens",
     select=f"""
-    WITH {_OWN}, {_SEEN}, {_LATENCY}, reading AS (
+    WITH {_OWN}, capacity AS (
+        SELECT run_id, max(value) AS kv_tokens FROM raw.aligned_event
+        WHERE name = 'engine.ready' GROUP BY run_id
+    ), {_SEEN}, {_LATENCY}, reading AS (
         SELECT run_id, process, step AS number, min(at_ns) AS end_ns, {_sampled(_GAUGES)},
                {_sampled(_COUNTS)}
         FROM raw.aligned_sample
@@ -165,8 +168,7 @@ SERVING = View(
     )
     SELECT o.run_id, 'opsuite' AS source, r.name AS model, second * 1000000000 AS start_ns,
            1::DOUBLE AS duration_s, running::DOUBLE AS running, waiting::DOUBLE AS waiting,
-           kv_tokens / (TRY_CAST(r.config::JSON ->> 'max_batch' AS DOUBLE)
-                        * TRY_CAST(r.config::JSON ->> 'max_len' AS DOUBLE)) AS kv_usage,
+           o.kv_tokens / capacity.kv_tokens AS kv_usage,
            prompt_tokens::DOUBLE AS prompt_tokens_per_s,
            greatest(0, round(generation_tokens, 6)) AS generation_tokens_per_s,
            finished::DOUBLE AS finished_per_s, errors::DOUBLE AS errors_per_s,
@@ -174,7 +176,7 @@ SERVING = View(
            ttft[1] AS ttft_p50_s, ttft[2] AS ttft_p99_s, NULL::DOUBLE[] AS ttft_p50_within,
            NULL::DOUBLE[] AS ttft_p99_within, tpot[1] AS tpot_p50_s, tpot[2] AS tpot_p99_s,
            NULL::DOUBLE[] AS tpot_p50_within, NULL::DOUBLE[] AS tpot_p99_within
-    FROM own AS o JOIN raw.run AS r USING (run_id)
+    FROM own AS o JOIN raw.run AS r USING (run_id) LEFT JOIN capacity USING (run_id)
     UNION ALL
     SELECT i.run_id, source, model, end_ns - coalesce((interval_s * 1e9)::BIGINT, 0), interval_s,
            running, waiting, kv_usage, prompt_tokens / interval_s, generation_tokens / interval_s,

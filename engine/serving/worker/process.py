@@ -88,9 +88,11 @@ def _serve(channel: Channel[ToEngine]) -> None:
         stack.callback(recorder.close)
         policy = make_policy(config.policy, Knowledge(profile=latency))
         engine = Engine(policy, limits, runner.cache, recorder)
+        kv_tokens = limits.blocks * limits.block_tokens
+        recorder.event("engine.ready", value=kv_tokens, attributes={"policy": policy.name})
         channel.send(
             Ready(
-                kv_tokens=limits.blocks * limits.block_tokens,
+                kv_tokens=kv_tokens,
                 block_tokens=limits.block_tokens,
                 policy=policy.name,
             )

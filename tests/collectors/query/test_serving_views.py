@@ -81,3 +81,21 @@ def test_what_is_cut_off_or_odd_hurts_nobody(session: Session, small: Small) -> 
     assert rows == [(pytest.approx(0.15), [0.1, 0.2])]
     assert session.rows("SELECT count(*) FROM serving") == [(4,)]
     assert session.rows("SELECT measure, requests FROM ttft('last')") == [("ttft_s", 3)]
+
+
+def test_the_cache_of_our_own_server_is_a_share_of_its_blocks(
+    session: Session, served: Small
+) -> None:
+    server = served.process(0, role="server")
+    served.add("event", server, name="engine.ready", at=50, value=200.0, attributes="{}")
+    held = {
+        "kind": "sample",
+        "name": "kv_tokens",
+        "second": 1_700_000_000,
+        "count": 2,
+        "total": 100,
+    }
+    served.add("rollup", server, **held, least=40.0, most=60.0)
+    session.show(served.snapshot())
+    [(usage,)] = session.rows("SELECT kv_usage FROM serving ORDER BY start_ns LIMIT 1")
+    assert usage == 0.25

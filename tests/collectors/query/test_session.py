@@ -213,22 +213,19 @@ def test_what_the_daemon_and_diagnoses_record_is_unpacked(session: Session, smal
 
 
 def test_iterations_of_a_server(session: Session, small: Small) -> None:
-    """Two prompts and a decode in one iteration; what the cache held when it ended."""
+    """What each computed, and what the cache held when it ended."""
     small.run("r", kind="serving")
     server = small.process(None)
-    for name, start, end, held in (
-        ("prefill", 0, 10, 5),
-        ("prefill", 10, 14, 9),
-        ("decode", 15, 20, 11),
+    for step, (name, start, end, held) in enumerate(
+        (("prefill", 0, 10, 5), ("mixed", 10, 14, 9), ("decode", 15, 20, None))
     ):
-        small.span(server, name, 1, start, end)
-        small.add("sample", server, name="kv_tokens", step=1, at=end, value=held)
-    small.span(server, "decode", 2, 20, 26)
+        small.span(server, name, step, start, end)
+        if held is not None:
+            small.add("sample", server, name="kv_tokens", step=step, at=end, value=held)
     session.show(small.snapshot())
     assert session.rows(
-        "SELECT iteration, prefills, prefill_s, decode_s, duration_s, kv_tokens"
-        " FROM iterations ORDER BY iteration"
-    ) == [(1, 2, 0.014, 0.005, 0.02, 11), (2, 0, None, 0.006, 0.006, None)]
+        "SELECT iteration, kind, duration_s, kv_tokens FROM iterations ORDER BY iteration"
+    ) == [(0, "prefill", 0.01, 5), (1, "mixed", 0.004, 9), (2, "decode", 0.005, None)]
 
 
 def test_rollups_are_of_hot_rows_and_of_sealed_ones(session: Session, small: Small) -> None:
