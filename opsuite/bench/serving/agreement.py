@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import median
+from time import time_ns
 from typing import TYPE_CHECKING
 
 from opsuite.bench.result import Row
 from opsuite.bench.rounds import median_interval
 from opsuite.bench.serving.calibration import calibrate
+from opsuite.bench.serving.iterations import iterations
 from opsuite.output import narrate
 
 if TYPE_CHECKING:
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
     from engine.profiles.latency import Latency
     from engine.simulation.serve.counterpart import Counterpart
+    from engine.simulation.serve.life import Outcome
     from engine.simulation.serve.request import Workload
+    from opsuite.bench.serving.iterations import Spent
     from opsuite.bench.serving.live import LiveServer
     from opsuite.bench.serving.measured import Measured
 
@@ -56,10 +60,18 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Mean JCT of a policy in one round, in seconds."""
+    """Of a policy in one round.
+
+    Attributes:
+        live, simulated: mean JCT in seconds.
+        iterations: of the live engine over the simulated one's.
+        slower: what an iteration took on the whole over what it was to take.
+    """
 
     live: float
     simulated: float
+    iterations: float = 1.0
+    slower: float = 1.0
 
 
 class Agreement:
@@ -105,13 +117,11 @@ class Agreement:
         latency = costs.latency()
         workload = point.requests(seed)
         for policy in POLICIES if number % 2 == 0 else POLICIES[::-1]:
+            begin_ns = time_ns()
             found = self._servers[policy].measure(workload, seed=seed)
             self.measured.append(found)
-            assert found.times.all.jct is not None, "there are requests"
-            pair = Pair(
-                live=found.times.all.jct.mean,
-                simulated=_mean_jct(self._doubles[policy], workload, latency),
-            )
+            spent = iterations(self._servers[policy], begin_ns, time_ns())
+            pair = _pair(found, spent, self._doubles[policy].serve(workload, latency))
             narrate(f"  {policy}: live {pair.live:.3f} s, simulated {pair.simulated:.3f} s")
             self._pairs[point][policy].append(pair)
 
@@ -138,13 +148,19 @@ def _capacity(double: Counterpart, name: str, latency: Latency) -> float:
     return _FOR_CAPACITY / double.serve(workload, latency).end_s
 
 
-def _mean_jct(double: Counterpart, workload: Workload, latency: Latency) -> float:
+def _pair(found: Measured, spent: Sequence[Spent], outcome: Outcome) -> Pair:
     from engine.simulation.serve.metrics import by_prompt
 
-    outcome = double.serve(workload, latency)
-    spread = by_prompt(outcome.lives, outcome.end_s).all.jct
-    assert spread is not None, "there are requests"
-    return spread.mean
+    live, simulated = found.times.all.jct, by_prompt(outcome.lives, outcome.end_s).all.jct
+    assert live is not None, "there are requests"
+    assert simulated is not None, "there are requests"
+    count = len(spent) + 1
+    return Pair(
+        live=live.mean,
+        simulated=simulated.mean,
+        iterations=count / outcome.iterations,
+        slower=sum(each.seconds for each in spent) / outcome.busy_s * outcome.iterations / count,
+    )
 
 
 def _rows(point: Point, pairs: Mapping[str, Sequence[Pair]]) -> list[Row]:
@@ -162,7 +178,9 @@ def _rows(point: Point, pairs: Mapping[str, Sequence[Pair]]) -> list[Row]:
                 interval=median_interval(ratios),
                 target=f"within {_CLOSE:.0%}",
                 met=abs(median(ratios) - 1) <= _CLOSE,
-                note=f"{point.rate:.3g} requests/s for {SPAN_S:g} s; ratios are of each round",
+                note=f"{point.rate:.3g} requests/s for {SPAN_S:g} s; ratios are of each round;"
+                f" {median(each.iterations for each in found):.2f} x the iterations that were"
+                f" simulated, each {median(each.slower for each in found):.2f} x as long",
             )
         )
     return rows

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from opsuite.bench.serving.measured import Measured
 
 POLICIES = ("fcfs", "skip-join-mlfq", "adaptive")
-LONG, SHORT = 8, 72
+LONG, SHORT = 6, 54
 _FCFS = POLICIES[0]
-_LONG_PROMPT, _LONG_OUTPUT = 128, 400  # tokens
-_SHORT_PROMPT, _SHORT_OUTPUT = 16, 12
-_SHORT_FROM_S, _SHORT_EVERY_S = 0.1, 0.005
+_LONG_PROMPT, _LONG_OUTPUT = 128, 500  # tokens
+_SHORT_PROMPT, _SHORT_OUTPUT = 16, 10
+_SHORT_FROM_S, _SHORT_EVERY_S = 0.1, 0.01
 BETTER, LATER = 2.0, 1.5
 
 

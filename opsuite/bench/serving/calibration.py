@@ -11,27 +11,26 @@ import asyncio
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import pairwise
 from statistics import median
 from time import time_ns
 from typing import TYPE_CHECKING
 
-from collectors.daemon.access import open_store
 from collectors.errors import RunFailed
-from opsuite.bench.home import bench_home
+from opsuite.bench.serving.iterations import iterations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from engine.profiles.latency import Latency
     from engine.simulation.serve.request import Workload
+    from opsuite.bench.serving.iterations import Spent
     from opsuite.bench.serving.live import LiveServer
 
 _REPEATS = 2
 _PATIENCE_S = 120.0
 _BATCHES, _CONTEXTS, _DECODED = (1, 2, 4), (24, 200, 700), 64
 _PROMPTS = (16, 64, 192, 448)
-_ALONE, _ALONE_EVERY_S = 4, 0.08
+_ALONE = 4  # times
 _FOLLOWING = 8  # prompts, one after the other, beside decodes
 _BESIDE, _BESIDE_OUTPUT, _BESIDE_S = 8, 120, 0.1  # tokens of the decodes; seconds until they run
 
@@ -50,16 +49,6 @@ class Probe:
     running: int
     tokens: int
     workload: Workload
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spent:
-    """Seconds from an iteration's beginning to the next one's."""
-
-    kind: str
-    running: int
-    at_ns: int
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +88,7 @@ def calibrate(server: LiveServer, *, max_batch: int, seed: int) -> Costs:
         begun_ns = time_ns()
         asyncio.run(_send(server, probe.workload, seed=seed * 1000 + number))
         windows.append((probe, begun_ns, time_ns()))
-    spent = _spent(server, windows[0][1])
+    spent = iterations(server, windows[0][1], windows[-1][2])
     found: dict[tuple[str, int, int], list[tuple[float, float]]] = defaultdict(list)
     for probe, begun_ns, ended_ns in windows:
         own = [each for each in spent if begun_ns <= each.at_ns < ended_ns]
@@ -122,10 +111,7 @@ def _probes(max_batch: int) -> list[Probe]:
         for batch in sorted({min(each, max_batch) for each in _BATCHES})
         for context in _CONTEXTS
     ]
-    alone = [
-        probe("prefill", 1, n, [request(_ALONE_EVERY_S * i, n, 2) for i in range(_ALONE)])
-        for n in _PROMPTS
-    ]
+    alone = [probe("prefill", 1, n, [request(0.0, n, 2)]) for n in _PROMPTS] * _ALONE
     beside = [request(0.0, _BESIDE, _BESIDE_OUTPUT)] * (max_batch - 1)
     mixed = [
         probe("mixed", max_batch, n, [*beside, *[request(_BESIDE_S, n, 1)] * _FOLLOWING])
@@ -146,22 +132,6 @@ async def _send(server: LiveServer, workload: Workload, *, seed: int) -> None:
     for answer in replay.answers:
         if answer.problem:
             raise RunFailed(f"a probe failed: {answer.problem}", where=server.url)
-
-
-def _spent(server: LiveServer, since_ns: int) -> list[Spent]:
-    """Of all iterations that another followed at once."""
-    with open_store(bench_home()) as store:
-        rows = store.rows(
-            "SELECT s.step, s.name, n.value, s.start_ns FROM spans s JOIN samples n"
-            " ON n.run_id = s.run_id AND n.step = s.step AND n.name = 'running_requests'"
-            " WHERE s.run_id = ? AND s.start_ns >= ? ORDER BY s.step",
-            [server.run, since_ns],
-        )
-    return [
-        Spent(kind=kind, running=int(running), at_ns=at_ns, seconds=(next_ns - at_ns) / 1e9)
-        for (step, kind, running, at_ns), (next_step, _, _, next_ns) in pairwise(rows)
-        if next_step == step + 1
-    ]
 
 
 def _measured(probe: Probe, spent: Sequence[Spent]) -> list[tuple[float, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
@@ -148,15 +149,17 @@ def _row(
 ) -> Row:
     values = [value for each in found if (value := figure.of(each)) is not None]
     base = [value for each in first or () if (value := figure.of(each)) is not None]
-    interval = ratio_interval(values, base) if base else median_interval(values)
-    return Row(
-        name=f"{name}: {figure.name}",
-        value=median(values) if values else None,
-        unit="s",
-        rounds=len(values),
-        baseline=median(base) if base else None,
-        ratio=median(values) / median(base) if values and base else None,
-        interval=interval if values else None,
+    row = Row(name=f"{name}: {figure.name}", value=None, unit="s", rounds=len(values))
+    if not values:
+        return row
+    if not base:
+        return replace(row, value=median(values), interval=median_interval(values))
+    return replace(
+        row,
+        value=median(values),
+        baseline=median(base),
+        ratio=median(values) / median(base),
+        interval=ratio_interval(values, base),
     )
 
 
