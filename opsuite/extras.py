@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from collectors.errors import MissingExtra
 
-_ENGINE = ("torch", "safetensors", "tokenizers", "fastapi", "uvicorn")
+_ENGINE = ("torch", "safetensors", "tokenizers", "msgspec", "fastapi", "uvicorn", "httpx")
 
 
 def require_engine() -> None:
