@@ -16,7 +16,7 @@ from engine.serving.api.chat_protocol import (
 from engine.serving.api.chat_template import TemplateError
 from engine.serving.api.error import ApiError
 from engine.serving.api.logprobs import chat_logprobs
-from engine.serving.api.plan import Plan
+from engine.serving.api.plan import Plan, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -107,7 +107,7 @@ def _prompt(messages: Sequence[Message], model: ServedModel) -> Sequence[int]:
     except TemplateError as error:
         raise ApiError(400, f"messages: {error}", param="messages") from None
     # Special tokens, also the one that begins a text, are the template's business.
-    return model.tokenizer.encode(text, add_special_tokens=False).ids
+    return encode(text, model, special=False)
 
 
 def _turn(message: Message) -> dict[str, str]:

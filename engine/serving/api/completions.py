@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from engine.serving.api.completion_protocol import Choice, Completion
 from engine.serving.api.logprobs import TextOffsets, completion_logprobs
-from engine.serving.api.plan import Plan
+from engine.serving.api.plan import Plan, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -83,8 +83,8 @@ class CompletionPlan(Plan):
 def _prompts(body: CompletionRequest, model: ServedModel) -> list[Sequence[int]]:
     given = body.prompt
     if isinstance(given, str):
-        return [model.tokenizer.encode(given).ids]
+        return [encode(given, model)]
     return [
-        model.tokenizer.encode(each).ids if isinstance(each, str) else each
+        encode(each, model) if isinstance(each, str) else each
         for each in ([given] if isinstance(given[0], int) else given)
     ]

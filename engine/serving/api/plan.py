@@ -120,6 +120,17 @@ class Plan(ABC):
         """The response, if it is not streamed."""
 
 
+def encode(text: str, model: ServedModel, *, special: bool = True) -> list[int]:
+    """A prompt's tokens; with those that the tokenizer puts around a text, if ``special``.
+
+    Raises:
+        ApiError: it is far too long.
+    """
+    if not model.may_fit(text):
+        raise _too_long(model, f"the prompt has {len(text)} characters", None)
+    return model.encode(text, special=special)
+
+
 def _checked(prompt: Sequence[int], model: ServedModel) -> tuple[int, ...]:
     if not prompt:
         raise ApiError(400, "prompt: must not be empty", param="prompt")

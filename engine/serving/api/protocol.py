@@ -66,7 +66,7 @@ class GenerationBody(Body):
     logit_bias: (
         Annotated[
             dict[
-                Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}$")],
+                Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,9})$")],
                 Annotated[float, Field(ge=-100, le=100)],
             ],
             Field(max_length=MAX_BIASES),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from collectors.errors import DataError, UsageError
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tokenizers import Tokenizer
+
+
+_SHRINKAGE = 4  # what a normalizer may make of a text at most: more is absurd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,18 @@ class ServedModel:
     end_tokens: frozenset[int]
     chat_template: ChatTemplate | None = None
     priorities: bool = False
+
+    def may_fit(self, text: str) -> bool:
+        """Whether it is worth to be tokenized: not if it were too long of the longest tokens."""
+        return len(text) <= self.max_len * self._longest_token * _SHRINKAGE
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Its tokens; with those that the tokenizer itself puts around a text, if ``special``."""
+        return self.tokenizer.encode_batch_fast([text], add_special_tokens=special)[0].ids
+
+    @cached_property
+    def _longest_token(self) -> int:
+        return max(map(len, self.tokenizer.get_vocab(with_added_tokens=True)), default=1)
 
 
 def load_served_model(

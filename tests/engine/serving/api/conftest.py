@@ -75,8 +75,8 @@ class ServerProcess:
         import openai
 
         key = self.key or "any"
-        options = {"base_url": f"{self.url}/v1", "api_key": key, "max_retries": 0} | options
-        return openai.OpenAI(**options)
+        given: dict[str, Any] = {"base_url": f"{self.url}/v1", "api_key": key, "max_retries": 0}
+        return openai.OpenAI(**given | options)
 
     def http(self) -> Any:
         """A plain client of it."""

@@ -39,7 +39,7 @@ MODEL = ServedModel(
     max_len=1 << 20,
     end_tokens=frozenset(),
 )
-LETTER = TOKENIZER.token_to_id("o")
+LETTER = TOKENIZER.get_vocab()["o"]
 
 
 class ScriptedEngine:
