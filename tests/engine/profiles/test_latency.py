@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from collectors.errors import DataError, UsageError
 from engine.profiles.latency import latency_of
-from engine.profiles.latency_fit import fit_latency
+from engine.profiles.latency_fit import fit_latency, fit_mixed
 from engine.profiles.profile import Profile, read_profile, write_profile
 
 if TYPE_CHECKING:
@@ -107,6 +108,22 @@ def test_the_fit_is_the_best_of_non_negative_ones() -> None:
         factors = 1 + 0.3 * rng.normal(size=3)
         near = np.maximum(np.array([best.constant, best.token, best.square]) * factors, 0)
         assert loss(*near) >= found - 1e-12
+
+
+def test_what_prompts_cost_beside_decodes_is_told_apart_from_an_iteration_of_their_own() -> None:
+    true = replace(OPT, prefill=replace(OPT.prefill, sequence=2e-3))
+    lengths = (16, 64, 192, 448)
+    alone = [(n, true.iteration_s([(n, 0)], 0, 0)) for n in lengths]
+    beside = true.decode_s(3, 300)
+    mixed = [(n, beside, true.iteration_s([(n, 0)], 3, 300)) for n in lengths]
+    plain = fit_latency([((n,), seconds) for n, seconds in alone], samples(0.0)[1]).latency
+    assert plain.iteration_s([(64, 0)] * 2, 4, 400) < true.iteration_s([(64, 0)] * 2, 4, 400)
+    found = fit_mixed(plain, alone, mixed)
+    assert found.prefill.sequence == pytest.approx(2e-3)
+    assert found.prefill_s(300) == pytest.approx(true.prefill_s(300))
+    assert found.iteration_s([(64, 0)] * 2, 4, 400) == pytest.approx(
+        true.iteration_s([(64, 0)] * 2, 4, 400)
+    )
 
 
 # -- the profile format ---
