@@ -37,7 +37,7 @@ _LIMITS = ("--max-batch", str(_MAX_BATCH), "--threads", "1")
 
 
 def measure(rounds: int, options: BenchOptions) -> list[Row]:
-    """Of a given load, or of the benchmark's own: half an hour."""
+    """Of a given load, or of the benchmark's own: an hour."""
     require_engine()
     if options.trace:
         from opsuite.bench.serving.replayed import measure_trace

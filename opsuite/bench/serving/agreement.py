@@ -32,6 +32,7 @@ SPAN_S = 20.0
 _FCFS = POLICIES[0]
 _SHORTER = 4  # requests are a quarter as long as they are named, so that there are more of them
 _FOR_CAPACITY = 400
+_WARM_UP_LOAD, _WARM_UP_SEED = LOADS[-1], 1_000_000
 _CLOSE, _TIE = 0.15, 0.05
 
 
@@ -91,6 +92,7 @@ class Agreement:
     ) -> None:
         self._servers = servers
         self._doubles = doubles
+        self._known = known
         self._max_batch = max_batch
         self.points = [
             Point(workload=name, load=load, rate=load * _capacity(doubles[_FCFS], name, known))
@@ -104,12 +106,24 @@ class Agreement:
 
     def run(self, rounds: int) -> list[Row]:
         """All of it."""
+        self._warm_up()
         for number in range(rounds):
             for point in self.points if number % 2 == 0 else self.points[::-1]:
                 narrate(f"{point.name}, round {number + 1} of {rounds} ...")
                 self._round(point, number)
         rows = [row for point, pairs in self._pairs.items() for row in _rows(point, pairs)]
         return [*rows, _order_row(self._pairs)]
+
+    def _warm_up(self) -> None:
+        """A process's first passes are slow, and a policy that learns knows nothing at first; what
+        servers learn here their doubles learn, too."""
+        for seed, point in enumerate(self.points, _WARM_UP_SEED):
+            if point.load == _WARM_UP_LOAD:
+                narrate(f"warming up: {point.name} ...")
+                workload = point.requests(seed)
+                for policy, server in self._servers.items():
+                    server.measure(workload, seed=seed)
+                    self._doubles[policy].serve(workload, self._known)
 
     def _round(self, point: Point, number: int) -> None:
         seed = 1 + self.points.index(point) + len(self.points) * number
