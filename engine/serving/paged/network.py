@@ -13,16 +13,26 @@ import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from engine.models.transformer import Block, ParallelBlock, Transformer
-    from engine.overlap.linear import ColumnParallelLinear
+    from engine.overlap.linear import ColumnParallelLinear, RowParallelLinear
     from engine.serving.paged.attention import MixedAttention
 
 
 class Network(Protocol):
-    """A model that gives scores."""
+    """A model that gives scores, or one part of it in a pipeline."""
 
-    def scores(self, tokens: Tensor, attention: MixedAttention) -> Tensor:
-        """Of tokens [N], where ``attention`` says: [rows that give, V]."""
+    def advance(self, x: Tensor, attention: MixedAttention) -> Tensor:
+        """Through all layers that are here.
+
+        Args:
+            x: tokens [N]; for a part that is not the first, hidden states [N, D].
+
+        Returns:
+            Scores where ``attention`` says, [rows that give, V] (on every rank of a tensor-parallel
+            group); of a part that is not the last, hidden states [N, D].
+        """
         ...
 
 
@@ -34,7 +44,7 @@ def network(model: Transformer) -> Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layer:
-    """One block's weights: what has the same input is one matrix.
+    """One block's weights: what has the same input is one matrix, [inputs, outputs].
 
     Attributes:
         between: the norm before the MLP; None: the MLP stands beside attention.
@@ -52,7 +62,7 @@ class _Layer:
 
 
 class PackedNetwork:
-    """Of a whole model. The model's parameters become views of the packed weights, so that nothing
+    """Of whole layers. The model's parameters become views of the packed weights, so that nothing
     is in memory twice.
 
     Of the last layer only keys and values are computed for rows whose scores nobody wants.
@@ -66,26 +76,31 @@ class PackedNetwork:
         self._heads = (config.n_heads, config.n_kv_heads)
         with torch.no_grad():
             self._layers = [_packed(cast("Block", block)) for block in model.blocks]
+            self._head = _head(model) if model.part.last else None
             self._cos = model.model.rotary.cos
             self._sin = model.model.rotary.sin.clone()
             self._sin[:, : self._width // 2].neg_()
 
-    def scores(self, tokens: Tensor, attention: MixedAttention) -> Tensor:
-        """Of tokens [N], where ``attention`` says: [rows that give, V]."""
-        x = F.embedding(tokens, self._model.model.embed_tokens.weight)
+    def advance(self, x: Tensor, attention: MixedAttention) -> Tensor:
+        """See :class:`Network`."""
+        part = self._model.part
+        if part.first:
+            x = F.embedding(x, self._model.model.embed_tokens.weight)
         places = attention.positions
         rotary = self._cos[places].unsqueeze(1), self._sin[places].unsqueeze(1)
         for number, layer in enumerate(self._layers):
             normed = self._norm(x, layer.before)
             q = self._queries(number, layer, normed, rotary, attention)
-            if number < len(self._layers) - 1:
+            if number < len(self._layers) - 1 or not part.last:
                 heads = attention.attend(number, q)
             else:
                 if (rows := attention.giving) is not None:
                     x, normed, q = x[rows], normed[rows], q[rows]
                 heads = attention.attend_last(number, q)
             x = self._rest(layer, x, normed, heads)
-        return F.linear(self._norm(x, self._model.model.norm.weight), self._model.lm_head.weight)
+        if self._head is None:
+            return x
+        return self._norm(x, self._model.model.norm.weight).mm(self._head)
 
     def _queries(
         self,
@@ -96,7 +111,11 @@ class PackedNetwork:
         attention: MixedAttention,
     ) -> Tensor:
         """Store keys and values; queries [N, Hq, Dh]."""
-        made = F.linear(normed, layer.qkv, layer.bias).view(normed.shape[0], -1, self._width)
+        if layer.bias is None:
+            made = normed.mm(layer.qkv)
+        else:
+            made = torch.addmm(layer.bias, normed, layer.qkv)
+        made = made.view(normed.shape[0], -1, self._width)
         queries, keys = self._heads
         turning, v = made[:, : queries + keys], made[:, queries + keys :]
         if layer.q_norm is not None and layer.k_norm is not None:
@@ -108,11 +127,11 @@ class PackedNetwork:
 
     def _rest(self, layer: _Layer, x: Tensor, normed: Tensor, heads: Tensor) -> Tensor:
         """Attention's output and the MLP, added to x [n, D]."""
-        x = torch.addmm(x, heads, layer.output.t())
+        x = torch.addmm(x, heads, layer.output)
         if layer.between is not None:
             normed = self._norm(x, layer.between)
-        gate, up = F.linear(normed, layer.gate_up).chunk(2, dim=-1)
-        return torch.addmm(x, F.silu(gate).mul_(up), layer.down.t())
+        gate, up = normed.mm(layer.gate_up).chunk(2, dim=-1)
+        return torch.addmm(x, F.silu(gate).mul_(up), layer.down)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         """On a CPU by hand, which takes two thirds of the time of torch's own."""
@@ -129,34 +148,43 @@ class ShardedNetwork:
         assert model.tp is not None, "of a group"
         self._model, self._tp = model, model.tp
 
-    def scores(self, tokens: Tensor, attention: MixedAttention) -> Tensor:
-        """Of tokens [N], where ``attention`` says: [rows that give, V] on every rank."""
-        positions = attention.positions[None]
-        hidden = self._model.hidden(tokens[None], _Flat(attention), positions)[0]
+    def advance(self, x: Tensor, attention: MixedAttention) -> Tensor:
+        """See :class:`Network`."""
+        part = self._model.part
+        shape = (1, x.shape[0])
+        flat = _Flat(attention, part.layers.start)
+        hidden = self._model.advance(
+            x[None] if part.first else x, flat, attention.positions[None], shape
+        )
+        if not part.last:
+            return hidden
         if attention.giving is not None:
             hidden = hidden[attention.giving]
-        part = self._model.logits(hidden)
-        return torch.cat(self._tp.all_gather(part), dim=-1)
+        return torch.cat(self._tp.all_gather(self._model.logits(hidden)), dim=-1)
 
 
 class _Flat:
-    """Mixed attention as the training engine's model asks for it, with N tokens for a sequence."""
+    """Mixed attention as the training engine's model asks for it, with N tokens for a sequence.
 
-    def __init__(self, attention: MixedAttention) -> None:
+    Args:
+        first: number of the first layer that is here.
+    """
+
+    def __init__(self, attention: MixedAttention, first: int) -> None:
         self._attention = attention
+        self._first = first
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Shapes: q [1, Hq, N, Dh], k and v [1, Hkv, N, Dh]; returns [1, Hq, N, Dh]."""
-        self._attention.store(layer, k[0].transpose(0, 1), v[0].transpose(0, 1))
-        out = self._attention.attend(layer, q[0].transpose(0, 1))
+        self._attention.store(layer - self._first, k[0].transpose(0, 1), v[0].transpose(0, 1))
+        out = self._attention.attend(layer - self._first, q[0].transpose(0, 1))
         return out.view(q.shape[2], q.shape[1], q.shape[3]).transpose(0, 1).unsqueeze(0)
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (i, i + Dh/2) of x [N, H, Dh] by tables [N, 1, Dh]; of ``sin`` the first half
     is negative."""
-    tokens, heads, width = x.shape
-    swapped = x.reshape(tokens, heads, 2, width // 2).flip(2).view(tokens, heads, width)
+    swapped = x.roll(x.shape[-1] // 2, -1)
     return (x * cos).addcmul_(swapped, sin).to(x.dtype)
 
 
@@ -169,20 +197,33 @@ def _packed(block: Block | ParallelBlock) -> _Layer:
         bias=_joined_bias(attention.inputs),
         q_norm=attention.q_norm.weight if attention.normalized else None,
         k_norm=attention.k_norm.weight if attention.normalized else None,
-        output=attention.o_proj.weight,
+        output=_joined((attention.o_proj,)),
         between=between.weight if between is not None else None,
         gate_up=_joined(mlp.inputs),
-        down=mlp.down_proj.weight,
+        down=_joined((mlp.down_proj,)),
     )
 
 
-def _joined(layers: tuple[ColumnParallelLinear, ...]) -> Tensor:
-    """One weight, of which theirs become views."""
-    whole = torch.cat([layer.weight for layer in layers])
-    sizes = [layer.weight.shape[0] for layer in layers]
-    for layer, part in zip(layers, torch.split(whole, sizes), strict=True):
-        layer.weight.data = part
-    return whole
+def _head(model: Transformer) -> Tensor:
+    """One that is the embedding, too, stays as it is: of that, rows are read."""
+    if model.part.first and model.lm_head.weight is model.model.embed_tokens.weight:
+        return model.lm_head.weight.t()
+    return _joined((model.lm_head,))
+
+
+def _joined(layers: Sequence[ColumnParallelLinear | RowParallelLinear]) -> Tensor:
+    """One matrix [inputs, outputs], of which their weights become views.
+
+    A CPU has it contiguous: at 1 to 32 rows its product takes half to all of the time of torch's
+    own layout, and as much at hundreds.
+    """
+    weights: list[Tensor] = [layer.weight for layer in layers]
+    whole = torch.cat(weights) if len(weights) > 1 else weights[0]
+    matrix = whole.t() if whole.is_cuda else whole.t().contiguous()
+    sizes = [weight.shape[0] for weight in weights]
+    for layer, part in zip(layers, torch.split(matrix, sizes, dim=1), strict=True):
+        layer.weight.data = part.t()
+    return matrix
 
 
 def _joined_bias(layers: tuple[ColumnParallelLinear, ...]) -> Tensor | None:

@@ -40,8 +40,11 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 def choose(logits: Tensor, candidates: Sequence[Candidate]) -> list[Chosen]:
     """One token for each row of logits [B, V]; each row by itself."""
     logits = logits.float()
-    best, tokens = (scores := adjusted(logits, candidates)).max(dim=-1)
-    sound = logits.max(dim=-1).values.isfinite() & best.isfinite()
+    scores = adjusted(logits, candidates)
+    best, tokens = scores.max(dim=-1)
+    sound = best.isfinite()
+    if scores is not logits:
+        sound &= logits.max(dim=-1).values.isfinite()
     lively = [row for row, each in enumerate(candidates) if not each.parameters.greedy]
     if lively:
         index = torch.tensor(lively, device=logits.device)
