@@ -253,7 +253,7 @@ class Transformer(nn.Module):
         self.model = Decoder(config, tp, self.part, by)
         if self.part.last:
             self.lm_head = ColumnParallelLinear(config.hidden_size, config.vocab_size, tp)
-            if config.tie_embeddings:
+            if config.tie_embeddings and self.part.first:
                 self.lm_head.weight = self.model.embed_tokens.weight
         self.split = split
         self.tp = tp
@@ -275,9 +275,18 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Final hidden states [B, S, D] of tokens [B, S] (int64), which are not split."""
         shape = (tokens.shape[0], tokens.shape[1])
-        this = self._pass(shape, cache, positions, split=False)
-        hidden: Tensor = self.model(tokens, this)
-        return hidden.view(*shape, -1)
+        return self.advance(tokens, cache, positions, shape).view(*shape, -1)
+
+    def advance(
+        self,
+        x: Tensor,
+        cache: AttentionCache | None,
+        positions: Tensor | None,
+        shape: tuple[int, int],
+    ) -> Tensor:
+        """Hidden states [B S, D] of tokens [B, S], or of those of the part before; not split."""
+        hidden: Tensor = self.model(x, self._pass(shape, cache, positions, split=False))
+        return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over this rank's part of the vocabulary, [..., V/tp]."""

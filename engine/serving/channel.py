@@ -53,6 +53,10 @@ class Channel(Generic[In]):
         self._decoder = decoder
         self._held = bytearray()
 
+    def fileno(self) -> int:
+        """For selectors."""
+        return self._connection.fileno()
+
     def send(self, message: Any) -> None:  # noqa: ANN401
         """OSError: nobody is there any more."""
         self._connection.sendall(framed(message))

@@ -23,6 +23,7 @@ class ServingConfig(Config):
         default="auto", description="where the model runs"
     )
     tp: int = Field(default=1, ge=1, le=8, description="processes that share each matrix")
+    pp: int = Field(default=1, ge=1, le=64, description="stages, each with a part of the layers")
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads of one operation"
     )
@@ -61,3 +62,8 @@ class ServingConfig(Config):
         if name not in LIVE_POLICIES:
             raise ValueError(f"must be one of {', '.join(LIVE_POLICIES)}")
         return name
+
+    @property
+    def ranks(self) -> int:
+        """Processes that compute."""
+        return self.tp * self.pp

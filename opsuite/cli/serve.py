@@ -56,6 +56,7 @@ def serve(
         typer.Option(help="Preempted requests: proactive or reactive swapping, or recompute."),
     ] = "proactive",
     tp: Annotated[int, typer.Option(help="Processes that share each matrix.")] = 1,
+    pp: Annotated[int, typer.Option(help="Stages, each with a part of the layers.")] = 1,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads of one operation. [default: all cores]")
     ] = None,
@@ -93,6 +94,7 @@ def serve(
         "swap_gb": swap_gb,
         "make_room": make_room,
         "tp": tp,
+        "pp": pp,
         "threads": threads,
         "device": device,
         "name": name or reference.name,

@@ -17,13 +17,20 @@ if TYPE_CHECKING:
     from engine.models.transformer import Transformer
     from engine.scheduling.iteration import Iteration, Work
     from engine.serving.paged.cache import PagedCache
+    from engine.serving.paged.pipe import Pipe
 
 
 class PagedRunner:
-    """The model and its cache on one device. Sequences are called by their jobs' numbers."""
+    """The model and its cache on one device. Sequences are called by their jobs' numbers.
 
-    def __init__(self, model: Transformer, cache: PagedCache) -> None:
+    Args:
+        pipe: to the stages before and after; None: the whole model is here.
+    """
+
+    def __init__(self, model: Transformer, cache: PagedCache, pipe: Pipe | None = None) -> None:
         self.cache = cache
+        self._pipe = pipe
+        self._part = model.part
         self._network = network(model)
         self._window = model.config.window
         self._vocabulary = model.config.vocab_size
@@ -46,7 +53,8 @@ class PagedRunner:
 
     @torch.inference_mode()
     def compute(self, work: Sequence[Work], texts: Mapping[int, Sequence[int]]) -> Tensor:
-        """Scores [n, V] of each work that gives a token, in its order, by one forward pass.
+        """Scores [n, V] of each work that gives a token, in its order, by one forward pass; nothing
+        of stages before the last.
 
         A job that is not in the cache begins there, and shares nothing.
 
@@ -54,24 +62,43 @@ class PagedRunner:
             texts: of each job that works, all its tokens so far, of prompt and output.
         """
         if not work:
-            return torch.empty(0, self._vocabulary, device=self._device)
+            return self._nothing()
         ordered = sorted(work, key=lambda each: each.tokens > 1)
-        parts = [self._part(each, texts[each.job.number]) for each in ordered]
+        parts = [self._own(each, texts[each.job.number]) for each in ordered]
         attention = MixedAttention(self.cache, parts, self._window)
+        given = self._network.advance(self._input(ordered, texts), attention)
+        if not self._part.last:
+            assert self._pipe, "a part of a model is a stage of a pipeline"
+            self._pipe.send(given)
+            return self._nothing()
+        giving = [each for each in ordered if each.gives]
+        if giving == [each for each in work if each.gives]:
+            return given
+        places = {each.job.number: row for row, each in enumerate(giving)}
+        rows = [places[each.job.number] for each in work if each.gives]
+        return given[torch.tensor(rows, device=self._device)]
+
+    def meet(self) -> None:
+        """Wait until every stage has come as far as this one."""
+        if self._pipe:
+            self._pipe.meet()
+
+    def _input(self, work: Sequence[Work], texts: Mapping[int, Sequence[int]]) -> Tensor:
+        """Tokens, or what the stage before made of them."""
+        if not self._part.first:
+            assert self._pipe, "a part of a model is a stage of a pipeline"
+            return self._pipe.receive(sum(each.tokens for each in work))
         tokens = [
             token
-            for each in ordered
+            for each in work
             for token in texts[each.job.number][each.first : each.first + each.tokens]
         ]
-        scores = self._network.scores(torch.tensor(tokens, device=self._device), attention)
-        given = [each for each in ordered if each.gives]
-        if given == [each for each in work if each.gives]:
-            return scores
-        places = {each.job.number: row for row, each in enumerate(given)}
-        rows = [places[each.job.number] for each in work if each.gives]
-        return scores[torch.tensor(rows, device=self._device)]
+        return torch.tensor(tokens, device=self._device)
 
-    def _part(self, work: Work, text: Sequence[int]) -> Part:
+    def _nothing(self) -> Tensor:
+        return torch.empty(0, self._vocabulary, device=self._device)
+
+    def _own(self, work: Work, text: Sequence[int]) -> Part:
         number = work.job.number
         if number not in self.cache:
             expected = work.job.prompt_tokens + work.job.max_tokens

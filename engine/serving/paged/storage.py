@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Storage:
     """Preallocated; memory is taken by the operating system when a block is first written.
 
-    L layers, Hkv key heads of this rank, N blocks of T tokens, Dh a head's width.
+    L layers and Hkv key heads of this rank, N blocks of T tokens, Dh a head's width.
 
     Attributes:
         keys, values: of each layer [1, Hkv, N T, Dh]: neighbouring blocks are one view.
@@ -33,9 +33,10 @@ class Storage:
         device: torch.device,
         dtype: torch.dtype,
         tp: int = 1,
+        layers: int | None = None,
     ) -> None:
         heads, size = config.n_kv_heads // tp, limits.block_tokens * config.head_dim
-        per_block = (config.n_layers, 2, heads)
+        per_block = (layers or config.n_layers, 2, heads)
         shape = (*per_block, limits.blocks, size)
         self.device_blocks = torch.empty(shape, device=device, dtype=dtype)
         self.host_blocks = torch.empty(

@@ -141,7 +141,10 @@ def _timed(runner: PagedRunner, point: Point) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         start = time.perf_counter()
-        choose(runner.compute(work, texts), [_CANDIDATE] * len(work))  # tokens are on the host
+        scores = runner.compute(work, texts)
+        if len(scores):  # in a pipeline only at its end
+            choose(scores, [_CANDIDATE] * len(work))  # tokens are on the host
+        runner.meet()
         return time.perf_counter() - start
     finally:
         for each in work:

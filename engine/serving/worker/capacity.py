@@ -34,9 +34,9 @@ def limits_of(
     Raises:
         UsageError: one request of ``max_len`` tokens has no room.
     """
-    block_bytes = _block_bytes(model, dtype, config.tp)
+    block_bytes = _block_bytes(model, dtype, config)
     if config.kv_tokens is None:
-        blocks = _free_bytes(device, config.tp) // block_bytes
+        blocks = _free_bytes(device, config.ranks) // block_bytes
         if device.type == "cpu":
             blocks = min(blocks, _blocks_of(_SPARE_BATCHES * config.max_batch * max_len))
     else:
@@ -48,7 +48,7 @@ def limits_of(
             remedy="give a smaller --max-len, or a larger --kv-tokens",
         )
     swaps = config.make_room is not MakeRoom.RECOMPUTE
-    host_blocks = int(config.swap_gb * 1e9 / config.tp) // block_bytes if swaps else 0
+    host_blocks = int(config.swap_gb * 1e9 / config.ranks) // block_bytes if swaps else 0
     return Limits(
         max_batch=config.max_batch,
         blocks=blocks,
@@ -64,14 +64,15 @@ def _blocks_of(tokens: int) -> int:
     return -(-tokens // BLOCK_TOKENS)
 
 
-def _block_bytes(model: ModelConfig, dtype: torch.dtype, tp: int) -> int:
-    """On one rank."""
-    values = 2 * model.n_layers * (model.n_kv_heads // tp) * model.head_dim * BLOCK_TOKENS
+def _block_bytes(model: ModelConfig, dtype: torch.dtype, config: ServingConfig) -> int:
+    """On the rank that has most layers."""
+    layers, heads = -(-model.n_layers // config.pp), model.n_kv_heads // config.tp
+    values = 2 * layers * heads * model.head_dim * BLOCK_TOKENS
     return int(values * dtype.itemsize)
 
 
-def _free_bytes(device: torch.device, tp: int) -> int:
+def _free_bytes(device: torch.device, ranks: int) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * _GPU_SHARE)
-    return int(psutil.virtual_memory().available * _CPU_SHARE / tp)
+    return int(psutil.virtual_memory().available * _CPU_SHARE / ranks)

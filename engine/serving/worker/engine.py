@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
-from engine.scheduling.iteration import Iteration
 from engine.scheduling.scheduler import Scheduler
 from engine.serving.worker.life import Lives
 from engine.serving.worker.sequence import Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from collectors.recorder import Recorder
-    from engine.scheduling.iteration import Work
+    from engine.scheduling.iteration import Iteration, Work
     from engine.scheduling.job import Job
     from engine.scheduling.limits import Limits
     from engine.scheduling.policy import Policy
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
     from engine.serving.wire import Load
     from engine.serving.worker.tick import Outcome, Tick
 
-_NOTHING = Iteration()
-
 
 class Engine:
     """Ticks in; tokens and the next iteration out. Equal ticks give equal decisions.
 
-    Whoever drives it does what an iteration says before the next tick, and tells of moves when they
-    have ended, where the iteration did not wait for them.
+    Whoever drives it does what iterations say, one after the other, and tells of their outcomes in
+    this order: of each before the next tick, or later where they pass through a pipeline. Of moves
+    it tells when they have ended, where the iteration did not wait for them.
     """
 
     def __init__(
@@ -39,11 +38,26 @@ class Engine:
         self.cache = cache
         self._scheduler = Scheduler(policy, limits, self)
         self._sequences: dict[int, Sequence] = {}
-        self._iteration = _NOTHING
+        self._in_flight: deque[Iteration] = deque()
         self._begun: set[int] = set()
         self._moving: dict[int, Job] = {}
         self._leaving: dict[int, Job] = {}
         self._lives = Lives(recorder)
+
+    @property
+    def in_flight(self) -> int:
+        """Iterations whose outcome has not been told."""
+        return len(self._in_flight)
+
+    @property
+    def unproven(self) -> tuple[int, ...]:
+        """Those in flight that were given no token here: if this ends badly, one is to blame."""
+        return tuple(
+            each.job.number
+            for iteration in self._in_flight
+            for each in iteration.work
+            if not each.job.generated
+        )
 
     @property
     def moves(self) -> bool:
@@ -56,9 +70,9 @@ class Engine:
         return self._scheduler.policy.name
 
     def step(self, tick: Tick) -> tuple[list[Token], Iteration]:
-        """Take in what has happened; what the last iteration gave, and the next one."""
+        """Take in what has happened; what iterations gave that are over, and the next one."""
         now = tick.now
-        tokens = [] if tick.outcome is None else self._complete(tick.outcome, now)
+        tokens = [token for outcome in tick.outcomes for token in self._complete(outcome, now)]
         self.cache.collect(tick.moved)
         self._arrive(tick.moved, now)
         for number in tick.withdrawn:
@@ -68,8 +82,10 @@ class Engine:
         for request in tick.joined:
             self._join(request, now)
         self._release()
-        self._iteration = self._schedule(now)
-        return tokens, self._iteration
+        iteration = self._schedule(now)
+        if iteration.work:
+            self._in_flight.append(iteration)
+        return tokens, iteration
 
     def texts(self, work: Iterable[Work]) -> Mapping[int, list[int]]:
         """All tokens so far of each request that works."""
@@ -78,10 +94,6 @@ class Engine:
     def candidates(self, work: Iterable[Work]) -> list[Candidate]:
         """Those that are given a token, in the order of work."""
         return [self._sequences[each.job.number].candidate for each in work if each.gives]
-
-    def unproven(self, work: Iterable[Work]) -> tuple[int, ...]:
-        """Those that work and have been given no token here: if this ends badly, it is theirs."""
-        return tuple(each.job.number for each in work if not each.job.generated)
 
     def load(self) -> Load:
         """How busy it is."""
@@ -140,27 +152,33 @@ class Engine:
             self._lives.moved(job)
 
     def _complete(self, outcome: Outcome, now: float) -> list[Token]:
+        iteration = self._in_flight.popleft()
         tokens: list[Token] = []
         chosen = iter(outcome.chosen)
-        for work in self._iteration.work:
-            sequence = self._sequences[work.job.number]
-            if work.job.number in outcome.failed:
+        for work in iteration.work:
+            failed = work.job.number in outcome.failed
+            choice = next(chosen) if work.gives and not failed else None
+            sequence = self._sequences.get(work.job.number)
+            if sequence is None:
+                continue  # withdrawn meanwhile
+            if failed:
                 tokens.append(sequence.failed())
-            elif work.gives:
+            elif choice is not None:
                 computed = len(sequence.text)
-                tokens.append(sequence.append(next(chosen)))
+                tokens.append(sequence.append(choice))
                 if not tokens[-1].failed:
                     self.cache.publish(work.job.number, sequence.text, computed)
         for token in tokens:
             self._lives.gave(self._sequences[token.number], token)
         ended = frozenset(token.number for token in tokens if token.finish)
-        self._scheduler.complete(self._iteration, outcome.seconds, now, ended)
+        self._scheduler.complete(iteration, outcome.seconds, now, ended)
         for number in ended:
             self._leaving[number] = self._sequences.pop(number).job
         return tokens
 
     def _release(self) -> None:
-        """Free the blocks of those that left, once nothing of them moves."""
-        for number in [number for number in self._leaving if number not in self._moving]:
-            del self._leaving[number]
-            self.cache.free(number)
+        """Free the blocks of those that left, once nothing of them moves or is computed."""
+        for number, job in list(self._leaving.items()):
+            if number not in self._moving and not job.in_flight:
+                del self._leaving[number]
+                self.cache.free(number)

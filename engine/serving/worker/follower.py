@@ -12,9 +12,10 @@ from typing import NoReturn
 from collectors.recorder import NullRecorder
 from engine.scheduling.registry import Knowledge, make_policy
 from engine.serving.channel import Channel
+from engine.serving.sampling.sampler import choose
 from engine.serving.worker.calibration import measure
 from engine.serving.worker.engine import Engine
-from engine.serving.worker.group import TO_FOLLOWER, Enter, Terms, ToFollower, Told
+from engine.serving.worker.group import TO_FOLLOWER, Chose, Enter, Terms, ToFollower, Told
 from engine.serving.worker.process import outlast_signals
 from engine.serving.worker.rank import open_rank
 
@@ -40,12 +41,16 @@ def _follow(channel: Channel[ToFollower]) -> NoReturn:
     assert latency is not None, "it was measured"
     policy = make_policy(rank.config.policy, Knowledge(profile=latency))
     engine = Engine(policy, limits, runner.cache, NullRecorder())
+    chooses = rank.config.pp > 1 and enter.rank == rank.config.ranks - rank.config.tp
     while True:
         told = channel.receive_one()
         assert isinstance(told, Told), "nothing else is left to say"
         _, iteration = engine.step(told.tick)
         runner.move(iteration)
-        runner.compute(iteration.work, engine.texts(iteration.work))
+        scores = runner.compute(iteration.work, engine.texts(iteration.work))
+        if chooses and iteration.work:
+            candidates = engine.candidates(iteration.work)
+            channel.send(Chose(chosen=tuple(choose(scores, candidates) if candidates else ())))
 
 
 def _terms(channel: Channel[ToFollower]) -> Terms:

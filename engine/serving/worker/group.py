@@ -18,6 +18,7 @@ import msgspec
 from engine.profiles.latency import Latency
 from engine.scheduling.limits import Limits
 from engine.serving.channel import Channel
+from engine.serving.sampling.sampler import Chosen
 from engine.serving.wire import Start
 from engine.serving.worker.calibration import Plan
 from engine.serving.worker.tick import Tick
@@ -25,8 +26,9 @@ from engine.serving.worker.tick import Tick
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from engine.serving.config import ServingConfig
+
 _log = logging.getLogger(__name__)
-_NO_MESSAGE: msgspec.msgpack.Decoder[None] = msgspec.msgpack.Decoder(None)
 
 
 class Enter(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
@@ -62,12 +64,19 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True)
     tick: Tick
 
 
+class Chose(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """From the last stage: what an iteration gave."""
+
+    chosen: tuple[Chosen, ...]
+
+
 ToFollower = Enter | Terms | Told
 TO_FOLLOWER: msgspec.msgpack.Decoder[ToFollower] = msgspec.msgpack.Decoder(ToFollower)
+_FROM_FOLLOWER: msgspec.msgpack.Decoder[Chose] = msgspec.msgpack.Decoder(Chose)
 
 
 class Followers:
-    """The processes of ranks 1 to tp - 1, on this machine.
+    """The processes of all ranks but the first, on this machine.
 
     They end when this process does, and when they are closed.
 
@@ -75,13 +84,14 @@ class Followers:
         meeting: the file by which all ranks find each other.
     """
 
-    def __init__(self, start: Start, *, tp: int, salt: bytes) -> None:
+    def __init__(self, start: Start, config: ServingConfig, *, salt: bytes) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="opsuite-ranks-"))  # of mode 0700
         self.meeting = self._directory / "store"
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._channels: list[Channel[None]] = []
+        self._channels: list[Channel[Chose]] = []
         self._closing = False
-        for rank in range(1, tp):
+        self._last = (config.pp - 1) * config.tp  # the first rank of the last stage
+        for rank in range(1, config.ranks):
             self._begin()
             self._channels[-1].send(
                 Enter(start=start, rank=rank, meeting=str(self.meeting), salt=salt)
@@ -107,6 +117,12 @@ class Followers:
         """Tell them what has happened; OSError: one is gone."""
         self._tell(Told(tick=tick))
 
+    @property
+    def last_stage(self) -> Channel[Chose]:
+        """Where the tokens come from; only where that is not this stage."""
+        assert self._last, "there are several stages"
+        return self._channels[self._last - 1]
+
     def _tell(self, message: ToFollower) -> None:
         for channel in self._channels:
             channel.send(message)
@@ -123,7 +139,7 @@ class Followers:
                 )
             )
         threading.Thread(target=self._watch, args=(self._processes[-1],), daemon=True).start()
-        self._channels.append(Channel(ours, _NO_MESSAGE))
+        self._channels.append(Channel(ours, _FROM_FOLLOWER))
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Without one of them nothing can be computed, and what waits for it would wait long."""

@@ -64,7 +64,7 @@ class Lives:
             self._starts(number)
         if running:
             for number in self._running.keys() - running.keys():
-                if residence.holds(number):
+                if residence.holds(number) and not self._running[number].in_flight:
                     self._preempt(number)
             self._running = running
             self._counts["iterations"] += 1

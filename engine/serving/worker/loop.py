@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import select
 import time
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Any
 
 from collectors.clock import now_ns
 from collectors.level import Level, declare
@@ -31,8 +33,12 @@ declare(Level.SAMPLED, "prefill", "decode", "mixed", "running_requests", "kv_tok
 class Loop:
     """One iteration after another, until the other end of the connection is gone.
 
+    Where layers are spread over stages, as many iterations are in flight as there are stages: each
+    decision is of jobs that are in none of them (FastServe, section 4.4).
+
     Args:
         followers: the other ranks, which do the same; None: there are none.
+        stages: of the pipeline.
     """
 
     def __init__(
@@ -41,14 +47,19 @@ class Loop:
         runner: PagedRunner,
         channel: Channel[ToEngine],
         recorder: Recorder,
+        *,
         followers: Followers | None = None,
+        stages: int = 1,
     ) -> None:
         self._engine = engine
         self._runner = runner
         self._channel = channel
         self._recorder = recorder
         self._followers = followers
-        self._outcome: Outcome | None = None
+        self._stages = stages
+        self._started: deque[tuple[int, tuple[Work, ...]]] = deque()
+        self._ended: list[Outcome] = []
+        self._idle = True
         self._heard = False
 
     def run(self) -> None:
@@ -59,61 +70,85 @@ class Loop:
                 self._followers.tell(tick)
             tokens, iteration = self._engine.step(tick)
             self._report(tokens, iteration)
-            self._outcome = self._perform(iteration)
+            self._runner.move(iteration)
+            self._idle = iteration.idle
+            if iteration.work:
+                self._compute(iteration.work)
 
     def _listen(self) -> Tick:
         """What has happened; waits where nothing else is to be done."""
-        outcome, self._outcome = self._outcome, None
-        timeout_s: float | None = 0.0
-        if outcome is None:
-            timeout_s = _LOOK_S if self._engine.moves else None
         joined: list[GenerationRequest] = []
         withdrawn: list[int] = []
-        messages = self._channel.receive(timeout_s)
-        for message in messages:
-            if isinstance(message, Join):
-                joined += message.requests
-            elif isinstance(message, Withdraw):
-                withdrawn += message.numbers
-        self._heard = bool(messages)
+        self._heard = False
+        for channel in self._speaking():
+            if channel is not self._channel:
+                self._chose()
+                continue
+            for message in self._channel.receive(0):
+                self._heard = True
+                if isinstance(message, Join):
+                    joined += message.requests
+                elif isinstance(message, Withdraw):
+                    withdrawn += message.numbers
+        ended, self._ended = self._ended, []
         return Tick(
             now=time.monotonic(),
-            outcome=outcome,
+            outcomes=tuple(ended),
             moved=tuple(self._runner.cache.arrived()),
             withdrawn=tuple(withdrawn),
             joined=tuple(joined),
         )
 
+    def _speaking(self) -> list[Channel[Any]]:
+        """Who has something to say."""
+        channels: list[Channel[Any]] = [self._channel]
+        if self._followers and self._stages > 1:
+            channels.append(self._followers.last_stage)
+        full = self._engine.in_flight - len(self._ended) == self._stages
+        timeout_s: float | None = 0.0
+        if full or (self._idle and not self._ended):
+            timeout_s = _LOOK_S if self._engine.moves else None
+        return select.select(channels, [], [], timeout_s)[0]
+
     def _report(self, tokens: list[Token], iteration: Iteration) -> None:
         """To the API: tokens, and how busy the engine is where that has changed otherwise."""
-        unproven = self._engine.unproven(iteration.work)
+        unproven = self._engine.unproven
         if tokens or unproven or self._heard or iteration.idle:
             self._channel.send(Progress(tuple(tokens), unproven, self._engine.load()))
 
-    def _perform(self, iteration: Iteration) -> Outcome | None:
-        """Do what was decided; None where nothing is computed."""
-        self._runner.move(iteration)
-        if not iteration.work:
-            return None
-        start_ns = now_ns()
+    def _compute(self, work: tuple[Work, ...]) -> None:
+        """This stage's part of it; all of it where there is one."""
+        self._started.append((now_ns(), work))
+        if self._stages > 1:
+            self._runner.compute(work, self._engine.texts(work))
+            return
         try:
-            outcome = Outcome(seconds=0.0, chosen=tuple(self._chosen(iteration.work)))
+            self._end(tuple(self._chosen(work)))
         except Exception:
             if self._followers:
                 raise  # the others have computed it: from here on they would decide differently
             _log.exception("an iteration failed: its requests are computed one by one")
-            outcome = self._one_by_one(iteration.work)
+            self._one_by_one(work)
+
+    def _chose(self) -> None:
+        """The last stage has done the oldest iteration."""
+        assert self._followers, "it is another rank"
+        self._end(self._followers.last_stage.receive_one().chosen)
+
+    def _end(self, chosen: tuple[Chosen, ...], failed: frozenset[int] = frozenset()) -> None:
+        """The oldest iteration is over."""
+        start_ns, work = self._started.popleft()
         end_ns = now_ns()
-        self._record(iteration.work, start_ns, end_ns)
+        self._record(work, start_ns, end_ns)
         seconds = (end_ns - start_ns) / 1e9
-        return Outcome(seconds=seconds, chosen=outcome.chosen, failed=outcome.failed)
+        self._ended.append(Outcome(seconds=seconds, chosen=chosen, failed=failed))
 
     def _chosen(self, work: tuple[Work, ...]) -> list[Chosen]:
         scores = self._runner.compute(work, self._engine.texts(work))
         candidates = self._engine.candidates(work)
         return choose(scores, candidates) if candidates else []
 
-    def _one_by_one(self, work: tuple[Work, ...]) -> Outcome:
+    def _one_by_one(self, work: tuple[Work, ...]) -> None:
         """An error in one request never ends the others."""
         chosen: list[Chosen] = []
         failed: set[int] = set()
@@ -123,7 +158,7 @@ class Loop:
             except Exception:  # noqa: BLE001 - whatever it is, it concerns this request alone
                 _log.exception("request %d failed", each.job.number)
                 failed.add(each.job.number)
-        return Outcome(seconds=0.0, chosen=tuple(chosen), failed=frozenset(failed))
+        self._end(tuple(chosen), frozenset(failed))
 
     def _record(self, work: tuple[Work, ...], start_ns: int, end_ns: int) -> None:
         number, cache = self._engine.load().iterations, self._runner.cache

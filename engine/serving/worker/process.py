@@ -73,8 +73,8 @@ def _serve(channel: Channel[ToEngine]) -> None:
     salt = secrets.token_bytes(16)
     with ExitStack() as stack:
         followers = None
-        if config.tp > 1:
-            followers = stack.enter_context(Followers(start, tp=config.tp, salt=salt))
+        if config.ranks > 1:
+            followers = stack.enter_context(Followers(start, config, salt=salt))
         rank = open_rank(start, meeting=followers.meeting if followers else None)
         limits = rank.limits()
         plan = None if config.profile else brief_plan(limits, max_len=rank.max_len)
@@ -97,14 +97,19 @@ def _serve(channel: Channel[ToEngine]) -> None:
                 policy=policy.name,
             )
         )
-        Loop(engine, runner, channel, recorder, followers).run()
+        Loop(engine, runner, channel, recorder, followers=followers, stages=config.pp).run()
 
 
 def _latency(rank: Rank, runner: PagedRunner, plan: Plan | None) -> Latency:
     """As it is measured now, or as the profile says."""
     if plan is None:
         assert rank.config.profile, "without a plan there is a profile"
-        return read_profile(Path(rank.config.profile)).find(op=rank.config.tp).fit().latency
+        return (
+            read_profile(Path(rank.config.profile))
+            .find(op=rank.config.tp, pp=rank.config.pp)
+            .fit()
+            .latency
+        )
     prefills, decodes = measure(runner, plan)
     return fit_latency(
         [(each.lengths, each.seconds) for each in prefills],

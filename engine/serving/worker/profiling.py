@@ -66,9 +66,9 @@ def _profile(
     salt = secrets.token_bytes(16)
     with ExitStack() as stack:
         followers = None
-        if config.tp > 1:
+        if config.ranks > 1:
             os.environ.update(environment())
-            followers = stack.enter_context(Followers(start, tp=config.tp, salt=salt))
+            followers = stack.enter_context(Followers(start, config, salt=salt))
         rank = open_rank(start, meeting=followers.meeting if followers else None)
         if followers:
             stack.callback(dist.destroy_process_group)

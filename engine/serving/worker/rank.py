@@ -15,15 +15,18 @@ from collectors.recorder import NullRecorder
 from engine.devices import pick_device
 from engine.groups.group import CurrentStep
 from engine.models.huggingface import load_config
+from engine.models.partition import partition
 from engine.overlap.tensor_parallel import TensorParallelGroup
 from engine.serving.config import ServingConfig
 from engine.serving.loader import load_model
 from engine.serving.paged.cache import PagedCache
+from engine.serving.paged.pipe import Pipe, RankPipe
 from engine.serving.paged.runner import PagedRunner
 from engine.serving.paged.storage import Storage
 from engine.serving.worker.capacity import limits_of
 
 if TYPE_CHECKING:
+    from engine.models.config import ModelConfig
     from engine.models.transformer import Transformer
     from engine.scheduling.limits import Limits
     from engine.serving.wire import Start
@@ -35,6 +38,7 @@ class Rank:
 
     Attributes:
         max_len: most tokens of a request.
+        pipe: to the neighbouring stages; None: there is one stage.
     """
 
     config: ServingConfig
@@ -42,6 +46,7 @@ class Rank:
     device: torch.device
     dtype: torch.dtype
     max_len: int
+    pipe: Pipe | None
 
     def limits(self) -> Limits:
         """What this rank could hold. UsageError: not even one request."""
@@ -62,6 +67,7 @@ class Rank:
                 device=self.device,
                 dtype=self.dtype,
                 tp=self.config.tp,
+                layers=len(self.model.part.layers),
             )
         except RuntimeError:  # torch's for memory that is not there, on the CPU and on GPUs
             raise UsageError(
@@ -70,7 +76,7 @@ class Rank:
                 where=str(self.device),
                 remedy="give a smaller --kv-tokens or --swap-gb",
             ) from None
-        return PagedRunner(self.model, PagedCache(storage, limits, salt=salt))
+        return PagedRunner(self.model, PagedCache(storage, limits, salt=salt), self.pipe)
 
 
 def open_rank(start: Start, *, rank: int = 0, meeting: Path | None = None) -> Rank:
@@ -86,43 +92,72 @@ def open_rank(start: Start, *, rank: int = 0, meeting: Path | None = None) -> Ra
     directory = Path(start.directory)
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = pick_device(config.device, local_rank=rank, ranks=config.tp)
+    device = pick_device(config.device, local_rank=rank, ranks=config.ranks)
     shape = load_config(directory)
-    _check_divides(config.tp, shape.n_heads, shape.n_kv_heads, shape.vocab_size)
-    tp = _group(config, rank, meeting, device) if meeting else None
-    model = load_model(directory, device, tp)
+    _check_divides(config, shape)
+    stage, part = rank // config.tp, None
+    if config.pp > 1:
+        part = partition(shape.n_layers, config.pp)[stage]
+    tp = _connect(config, rank, meeting, device) if meeting else None
+    model = load_model(directory, device, tp if config.tp > 1 else None, part)
+    dtype = next(model.parameters()).dtype
     return Rank(
         config=config,
         model=model,
         device=device,
-        dtype=model.lm_head.weight.dtype,
+        dtype=dtype,
         max_len=config.max_len or shape.max_seq_len,
+        pipe=_pipe(config, rank, shape.hidden_size, device, dtype) if config.pp > 1 else None,
     )
 
 
-def _check_divides(tp: int, *numbers: int) -> None:
-    if any(number % tp for number in numbers):
+def _check_divides(config: ServingConfig, shape: ModelConfig) -> None:
+    tp = config.tp
+    if any(number % tp for number in (shape.n_heads, shape.n_kv_heads, shape.vocab_size)):
         raise DataError(
-            f"{tp} processes cannot share a model with {numbers[0]} heads, {numbers[1]} key heads"
-            f" and {numbers[2]} tokens",
+            f"{tp} processes cannot share a model with {shape.n_heads} heads, {shape.n_kv_heads}"
+            f" key heads and {shape.vocab_size} tokens",
             where=f"--tp {tp}",
             remedy="give a --tp that divides them all",
         )
+    if config.pp > shape.n_layers:
+        raise DataError(
+            f"{shape.n_layers} layers cannot be cut into {config.pp} stages",
+            where=f"--pp {config.pp}",
+            remedy=f"give at most {shape.n_layers}",
+        )
 
 
-def _group(
+def _connect(
     config: ServingConfig, rank: int, meeting: Path, device: torch.device
 ) -> TensorParallelGroup:
+    """With all ranks; the group of this rank's stage."""
     backend = "gloo" if device.type == "cpu" else "nccl"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    store = FileStore(str(meeting), config.tp)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=config.tp)
+    store = FileStore(str(meeting), config.ranks)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=config.ranks)
+    stages = [range(first, first + config.tp) for first in range(0, config.ranks, config.tp)]
+    groups = [dist.new_group(list(ranks)) for ranks in stages]  # by all, in the same order
     return TensorParallelGroup(
-        ranks=range(config.tp),
+        ranks=stages[rank // config.tp],
         global_rank=rank,
-        process_group=dist.group.WORLD,
+        process_group=groups[rank // config.tp],
         recorder=NullRecorder(),
         current_step=CurrentStep(),
         synchronous=device.type == "cpu",
+    )
+
+
+def _pipe(
+    config: ServingConfig, rank: int, width: int, device: torch.device, dtype: torch.dtype
+) -> Pipe:
+    """To those who hold the same heads of the layers before and after."""
+    before, after = rank - config.tp, rank + config.tp
+    return RankPipe(
+        before=before if before >= 0 else None,
+        after=after if after < config.ranks else None,
+        width=width,
+        device=device,
+        dtype=dtype,
     )

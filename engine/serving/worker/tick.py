@@ -12,7 +12,7 @@ from engine.serving.sampling.sampler import Chosen
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Of the iteration that was decided last, and is over.
+    """Of an iteration that is over: the one that was decided first of those in flight.
 
     Attributes:
         seconds: that it took.
@@ -30,14 +30,14 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     Attributes:
         now: seconds of the first rank's clock.
-        outcome: None where nothing was computed.
+        outcomes: of iterations that have ended, in the order in which they were decided.
         moved: numbers of requests whose keys and values have arrived on the other side.
         withdrawn: requests that are no longer wanted.
         joined: new requests.
     """
 
     now: float
-    outcome: Outcome | None = None
+    outcomes: tuple[Outcome, ...] = ()
     moved: tuple[int, ...] = ()
     withdrawn: tuple[int, ...] = ()
     joined: tuple[GenerationRequest, ...] = ()

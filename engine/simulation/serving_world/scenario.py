@@ -40,6 +40,7 @@ class Scenario:
     """Of one seed.
 
     Attributes:
+        stages: of a pipeline: as many iterations are in flight.
         arrivals_per_s, prompt_tokens, output_tokens: means.
         families: texts that prompts begin with.
         rates: chance of each fault, for each request or iteration that it could strike.
@@ -47,6 +48,7 @@ class Scenario:
 
     policy: str
     limits: Limits
+    stages: int
     arrivals_per_s: float
     prompt_tokens: int
     output_tokens: int
@@ -75,6 +77,7 @@ def scenario(seed: int) -> Scenario:
     return Scenario(
         policy=chance.choice(LIVE_POLICIES),
         limits=limits,
+        stages=chance.choice([1, 1, 2, 3]),
         arrivals_per_s=chance.choice([1.0, 4.0, 12.0]),
         prompt_tokens=prompt,
         output_tokens=chance.randint(2, 40),

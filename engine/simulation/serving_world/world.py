@@ -3,7 +3,7 @@ outlive an engine are the objects of a live server."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ from engine.simulation.serving_world.witness import Witness
 from engine.simulation.timeline import stream
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from engine.scheduling.iteration import Work
     from engine.serving.request import GenerationRequest, Token
 
@@ -120,13 +122,15 @@ class ServingWorld:
         self._engine = Engine(policy, limits, self._runner.cache, NullRecorder())
         self._joined: list[GenerationRequest] = []
         self._withdrawn: list[int] = []
-        self._computed: Computed | None = None
+        self._computed: deque[Computed] = deque()
+        self._idle = False
         self._held_back: dict[int, float] = {}
-        self._last: set[int] = set()
+        self._at_work: deque[set[int]] = deque()
+        self._told: set[int] = set()
 
     def _replace_engine(self) -> None:
         self._preemptions += self._engine.load().preemptions
-        for number in self._last:
+        for number in self._told:
             self._clients[number].deaths += 1
         self._start_engine()
         failed, joining = self._open.bury()
@@ -148,7 +152,7 @@ class ServingWorld:
         """_Killed: the engine is."""
         tick = Tick(
             now=self._now,
-            outcome=self._computed,
+            outcomes=tuple(self._ended()),
             moved=tuple(self._arrived()),
             withdrawn=tuple(self._withdrawn),
             joined=tuple(self._joined),
@@ -157,13 +161,24 @@ class ServingWorld:
         tokens, iteration = self._engine.step(tick)
         self._maybe_kill(Fault.KILL_SILENT)
         self._deliver(tokens)
-        self._joined += self._open.take(tokens, self._engine.unproven(iteration.work))
-        self._last = {each.job.number for each in iteration.work}
+        self._joined += self._open.take(tokens, self._engine.unproven)
+        self._at_work.append({each.job.number for each in iteration.work})
+        self._told = set[int]().union(*self._at_work)
+        self._idle = iteration.idle
         self._runner.move(iteration)
-        self._computed = self._compute(iteration.work) if iteration.work else None
+        if iteration.work:
+            self._computed.append(self._compute(iteration.work))
+        else:
+            self._at_work.pop()
         self._maybe_kill(Fault.KILL)
         if self._strikes(Fault.STALL):
             self._now += _STALL_S
+
+    def _ended(self) -> Iterator[Computed]:
+        """Iterations that have left the pipeline: none while there is room in it."""
+        if self._computed and (self._idle or len(self._computed) == self.scenario.stages):
+            self._at_work.popleft()
+            yield self._computed.popleft()
 
     def _compute(self, work: tuple[Work, ...]) -> Computed:
         self._maybe_kill(Fault.KILL_STARTING)
@@ -212,7 +227,7 @@ class ServingWorld:
         arrived = [number for number in found if self._held_back[number] <= self._now]
         for number in arrived:
             del self._held_back[number]
-        if not self._joined and self._computed is None:
+        if not self._joined and not self._computed:
             self._now += _IDLE_S
         return arrived
 

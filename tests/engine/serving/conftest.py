@@ -129,6 +129,14 @@ def _generated(oracle: Any, prompt: list[int]) -> list[int]:
     return list(output[0, len(prompt) :].tolist())
 
 
+@pytest.fixture(scope="session")
+def make_oracle() -> Any:
+    """To be called with a directory and a family."""
+    pytest.importorskip("torch", reason="needs the engine extra")
+    pytest.importorskip("transformers", reason="the oracle is not installed")
+    return make
+
+
 @pytest.fixture(scope="session", params=list(FAMILIES))
 def oracle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Oracle:
     """Of each family in turn."""

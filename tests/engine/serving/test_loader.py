@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="needs the engine extra")
 
 from collectors.errors import OpsuiteError  # noqa: E402
 from engine.models.tokenizer import load_tokenizer  # noqa: E402
+from engine.serving.api.served_model import load_served_model  # noqa: E402
 from engine.serving.loader import load_model  # noqa: E402
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def take_a_larger_tokenizer(directory: Path) -> None:
         (write("config.json", b"[]"), "not a JSON object"),
         (edit("config.json", architectures=["GPT2LMHeadModel"]), "GPT2LMHeadModel"),
         (edit("config.json", num_attention_heads=5), "not usable"),
-        (edit("config.json", vocab_size=258), "config.json asks for"),
+        (edit("config.json", intermediate_size=128), "config.json asks for"),
         (remove("model.safetensors"), "no weights"),
         (write("model.safetensors", b""), "weights are corrupt"),
         (truncate, "weights are corrupt"),
@@ -101,12 +102,13 @@ def test_damaged_directories(
     shutil.copytree(model_directory, directory)
     damage(directory)
     with pytest.raises(OpsuiteError, match=message) as caught:
+        load_served_model(directory, name=None, max_len=None)
         load_model(directory, torch.device("cpu"))
     assert str(directory) in caught.value.where
     assert "Traceback" not in str(caught.value)
 
 
 def test_a_whole_directory_loads(model_directory: Path) -> None:
+    assert load_served_model(model_directory, name=None, max_len=None).end_tokens == {0}
     model = load_model(model_directory, torch.device("cpu"))
-    assert model.end_tokens == {0}
-    assert model.network.lm_head.weight.dtype is torch.float32
+    assert model.lm_head.weight.dtype is torch.float32

@@ -78,7 +78,7 @@ class Driver:
         arrived = [n for n in self.runner.cache.arrived() if self._chance.random() < 0.6]
         tick = Tick(
             now=self._now,
-            outcome=self._outcome,
+            outcomes=() if self._outcome is None else (self._outcome,),
             moved=tuple(arrived),
             withdrawn=tuple(gone),
             joined=tuple(joined),

@@ -83,11 +83,29 @@ def requests_of(oracle: Any, tokens: int, **parameters: Any) -> list[GenerationR
     ]
 
 
-@pytest.mark.parametrize("tp", [1, 2])
-def test_greedy_equals_transformers(oracle: Any, tp: int) -> None:
+@pytest.mark.parametrize(
+    ("tp", "pp"),
+    [
+        (2, 1),
+        pytest.param(1, 1, marks=pytest.mark.slow),
+        pytest.param(1, 2, marks=pytest.mark.slow),
+        pytest.param(2, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_greedy_equals_transformers(oracle: Any, tp: int, pp: int) -> None:
+    generates_what_transformers_does(oracle, tp, pp)
+
+
+def test_stages_of_two_ranks_each(
+    tmp_path_factory: pytest.TempPathFactory, make_oracle: Any
+) -> None:
+    generates_what_transformers_does(make_oracle(tmp_path_factory.mktemp("m"), "llama"), 2, 2)
+
+
+def generates_what_transformers_does(oracle: Any, tp: int, pp: int) -> None:
     if oracle.config.n_kv_heads % tp:
         pytest.skip("its heads cannot be shared")
-    client = Client(oracle.directory, tp=tp, max_batch=4, max_len=80)
+    client = Client(oracle.directory, tp=tp, pp=pp, max_batch=2 * pp, max_len=80)
 
     async def body(client: Client) -> None:
         client.link.submit(requests_of(oracle, len(oracle.outputs[0]), temperature=0.0))
