@@ -88,7 +88,7 @@ def prometheus(
     from collectors.exporters.metrics_server import MetricsServer
     from collectors.exporters.prometheus import MetricsPage
     from collectors.settings import Settings
-    from engine.serving.listener import bind
+    from engine.serving.api.listener import bind
     from opsuite.collecting import start_collecting
 
     settings = Settings.from_environment()
