@@ -43,6 +43,30 @@ class Part:
         return self.first + self.tokens
 
 
+class BatchAttention(Protocol):
+    """What a network needs of a batch.
+
+    Attributes:
+        positions: where each token stands in its sequence, [N].
+        giving: rows whose scores are wanted, in the order of parts; None: all rows.
+    """
+
+    positions: Tensor
+    giving: Tensor | None
+
+    def store(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Keys and values [N, Hkv, Dh] of the batch."""
+        ...
+
+    def attend(self, layer: int, q: Tensor) -> Tensor:
+        """Of all tokens: q [N, Hq, Dh] to [N, Hq Dh]."""
+        ...
+
+    def attend_last(self, layer: int, q: Tensor) -> Tensor:
+        """Of the tokens in ``giving``: q [n, Hq, Dh] to [n, Hq Dh]."""
+        ...
+
+
 class Singles(Protocol):
     """One token each of several sequences, whose keys and values are stored."""
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from engine.models.transformer import Block, ParallelBlock, Transformer
     from engine.overlap.linear import ColumnParallelLinear, RowParallelLinear
-    from engine.serving.paged.attention import MixedAttention
+    from engine.serving.paged.attention import BatchAttention
 
 
 class Network(Protocol):
     """A model that gives scores, or one part of it in a pipeline."""
 
-    def advance(self, x: Tensor, attention: MixedAttention) -> Tensor:
+    def advance(self, x: Tensor, attention: BatchAttention) -> Tensor:
         """Through all layers that are here.
 
         Args:
@@ -81,7 +81,7 @@ class PackedNetwork:
             self._sin = model.model.rotary.sin.clone()
             self._sin[:, : self._width // 2].neg_()
 
-    def advance(self, x: Tensor, attention: MixedAttention) -> Tensor:
+    def advance(self, x: Tensor, attention: BatchAttention) -> Tensor:
         """See :class:`Network`."""
         part = self._model.part
         if part.first:
@@ -108,7 +108,7 @@ class PackedNetwork:
         layer: _Layer,
         normed: Tensor,
         rotary: tuple[Tensor, Tensor],
-        attention: MixedAttention,
+        attention: BatchAttention,
     ) -> Tensor:
         """Store keys and values; queries [N, Hq, Dh]."""
         if layer.bias is None:
@@ -148,7 +148,7 @@ class ShardedNetwork:
         assert model.tp is not None, "of a group"
         self._model, self._tp = model, model.tp
 
-    def advance(self, x: Tensor, attention: MixedAttention) -> Tensor:
+    def advance(self, x: Tensor, attention: BatchAttention) -> Tensor:
         """See :class:`Network`."""
         part = self._model.part
         shape = (1, x.shape[0])
@@ -164,13 +164,13 @@ class ShardedNetwork:
 
 
 class _Flat:
-    """Mixed attention as the training engine's model asks for it, with N tokens for a sequence.
+    """A batch's attention as the training engine's model asks for it, with N tokens for a sequence.
 
     Args:
         first: number of the first layer that is here.
     """
 
-    def __init__(self, attention: MixedAttention, first: int) -> None:
+    def __init__(self, attention: BatchAttention, first: int) -> None:
         self._attention = attention
         self._first = first
 

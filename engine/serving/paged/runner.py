@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engine.models.transformer import Transformer
     from engine.scheduling.iteration import Iteration, Work
     from engine.serving.paged.cache import PagedCache
+    from engine.serving.paged.decode_graph import DecodeGraphs
     from engine.serving.paged.pipe import Pipe
 
 
@@ -35,6 +36,18 @@ class PagedRunner:
         self._window = model.config.window
         self._vocabulary = model.config.vocab_size
         self._device = cache.storage.device_blocks.device
+        self._graphs = self._decode_graphs(model) if self._device.type == "cuda" else None
+
+    def _decode_graphs(self, model: Transformer) -> DecodeGraphs | None:
+        """Not of a group: its ranks wait for each other inside of kernels, or by collectives that
+        would have to be captured too."""
+        if self._pipe or (model.tp is not None and model.tp.size > 1):
+            return None
+        from engine.serving.paged.decode_graph import DecodeGraphs
+
+        return DecodeGraphs(
+            self._network, self.cache, window=self._window, longest=model.config.max_seq_len
+        )
 
     @torch.inference_mode()
     def move(self, iteration: Iteration) -> None:
@@ -65,6 +78,9 @@ class PagedRunner:
             return self._nothing()
         ordered = sorted(work, key=lambda each: each.tokens > 1)
         parts = [self._own(each, texts[each.job.number]) for each in ordered]
+        if self._graphs and all(each.tokens == 1 and each.gives for each in ordered):
+            latest = [texts[each.job.number][each.first] for each in ordered]
+            return self._graphs.scores(parts, latest)
         attention = MixedAttention(self.cache, parts, self._window)
         given = self._network.advance(self._input(ordered, texts), attention)
         if not self._part.last:

@@ -19,6 +19,7 @@ class Storage:
     L layers and Hkv key heads of this rank, N blocks of T tokens, Dh a head's width.
 
     Attributes:
+        spare_block: one more than there are, which is nobody's.
         keys, values: of each layer [1, Hkv, N T, Dh]: neighbouring blocks are one view.
         device_blocks: all of them, [L, 2, Hkv, N, T Dh].
         host_blocks: [host's N, L, 2, Hkv, T Dh], pinned where the device is a GPU: each block is
@@ -37,12 +38,13 @@ class Storage:
     ) -> None:
         heads, size = config.n_kv_heads // tp, limits.block_tokens * config.head_dim
         per_block = (layers or config.n_layers, 2, heads)
-        shape = (*per_block, limits.blocks, size)
+        self.spare_block = limits.blocks
+        shape = (*per_block, limits.blocks + 1, size)
         self.device_blocks = torch.empty(shape, device=device, dtype=dtype)
         self.host_blocks = torch.empty(
             (limits.host_blocks, *per_block, size), dtype=dtype, pin_memory=device.type == "cuda"
         )
-        tokens = limits.blocks * limits.block_tokens
+        tokens = (limits.blocks + 1) * limits.block_tokens
         by_token = self.device_blocks.view(*per_block, tokens, config.head_dim)
         self.keys: list[Tensor] = [layer[0:1] for layer in by_token]
         self.values: list[Tensor] = [layer[1:2] for layer in by_token]
