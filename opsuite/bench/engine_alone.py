@@ -1,18 +1,20 @@
-"""A server's engine in this process: its own loop, told of requests without a socket."""
+"""A server's engine in this process, driven by its own loop."""
 
 from __future__ import annotations
 
+import socket
 import time
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from collectors.recorder import NullRecorder
 from engine.profiles.latency_fit import fit_latency
 from engine.scheduling.registry import Knowledge, make_policy
-from engine.serving.channel import Channel
+from engine.serving.channel import Channel, framed
 from engine.serving.config import ServingConfig
 from engine.serving.request import GenerationRequest
 from engine.serving.sampling.parameters import SamplingParameters
-from engine.serving.wire import Join, Progress, Start
+from engine.serving.wire import TO_ENGINE, Join, Progress, Start, ToEngine
 from engine.serving.worker.calibration import brief_plan, measure
 from engine.serving.worker.engine import Engine
 from engine.serving.worker.loop import Loop
@@ -21,8 +23,6 @@ from engine.serving.worker.rank import open_rank
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from engine.serving.wire import ToEngine
 
 _GREEDY = SamplingParameters(temperature=0)
 
@@ -52,11 +52,10 @@ class EngineAlone:
         """Seconds, and so many tokens of each prompt. No prompt is known from before."""
         self._runner.cache.forget_prefixes()
         requests = [self._request(*each) for each in zip(prompts, lengths, strict=True)]
-        client = _Client(requests)
-        start = time.perf_counter()
-        try:
-            Loop(self._engine, self._runner, client, NullRecorder()).run()
-        except EOFError:  # as when the other end of a connection is gone
+        with closing(_Client(requests)) as client:
+            start = time.perf_counter()
+            with suppress(EOFError):  # the client has left
+                Loop(self._engine, self._runner, client, NullRecorder()).run()
             seconds = time.perf_counter() - start
         return seconds, [client.given[each.number] for each in requests]
 
@@ -71,19 +70,15 @@ class EngineAlone:
         )
 
 
-class _Client(Channel["ToEngine"]):
-    """Asks for all at once, and leaves when it has all."""
+class _Client(Channel[ToEngine]):
+    """Asks for all at once, and leaves when it has all; what it is given goes through no socket."""
 
     def __init__(self, requests: Sequence[GenerationRequest]) -> None:
-        self._new: list[ToEngine] = [Join(tuple(requests))]
+        self._asking, engine_side = socket.socketpair()
+        super().__init__(engine_side, TO_ENGINE)
+        self._asking.sendall(framed(Join(tuple(requests))))
         self._open = {request.number for request in requests}
         self.given: dict[int, list[int]] = {number: [] for number in self._open}
-
-    def receive(self, timeout_s: float | None) -> list[ToEngine]:
-        if not self._open:
-            raise EOFError
-        new, self._new = self._new, []
-        return new
 
     def send(self, message: Any) -> None:  # noqa: ANN401 - as its base has it
         assert isinstance(message, Progress), "nothing else comes once it is ready"
@@ -91,3 +86,5 @@ class _Client(Channel["ToEngine"]):
             self.given[token.number].append(token.token)
             if token.finish:
                 self._open.discard(token.number)
+        if not self._open:
+            self._asking.close()
