@@ -1,11 +1,12 @@
 """All that one short session on a GPU can show, in one call: ``gpu_session.py OUT [--dry-run]``.
 
-Training in bfloat16, and its share of the peak; kernels on random shapes against float64; kernels
-that wait for a peer which never comes; the compiler's report; our product against cuBLAS; and
-operators over an emulated link: this process is rank 0, all other ranks are buffers in pinned host
-memory, and the copy engine carries their shards. Everything goes into OUT/gpu-session.json, part by
-part. It needs torch, triton and this repository, and for training pydantic. ``--dry-run`` goes the
-same way with small sizes in Triton's interpreter.
+Training in bfloat16, and its share of the peak; decodes as graphs, and swapping; kernels on random
+shapes against float64; kernels that wait for a peer which never comes; the compiler's report; our
+product against cuBLAS; and operators over an emulated link: this process is rank 0, all other ranks
+are buffers in pinned host memory, and the copy engine carries their shards. Everything goes into
+OUT/gpu-session.json, part by part. It needs torch, triton and this repository, and for training and
+serving pydantic, msgspec and psutil. ``--dry-run`` goes the same way with small sizes in Triton's
+interpreter.
 """
 
 from __future__ import annotations
@@ -55,10 +56,18 @@ def time_training(session: Session) -> list[dict[str, Any]]:
     return training.time_training(session)
 
 
+def time_serving(session: Session) -> list[dict[str, Any]]:
+    """Imported only now, for the same reason."""
+    from benchmarks.gpu import serving
+
+    return serving.time_serving(session)
+
+
 PARTS: dict[str, Callable[[Session], Any]] = {
     "begun": facts,
     "correctness": check_kernels,
     "training": time_training,
+    "serving": time_serving,
     "products": time_products,
     "link": time_link,
     "clocks_after": facts,

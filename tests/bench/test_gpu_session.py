@@ -23,6 +23,9 @@ def test_every_part_of_it_runs(tmp_path: Path) -> None:
     assert told["correctness"]["cases"] == 24
     assert len(told["training"]) == 6
     assert all(row["tokens_per_s"] > 0 and row["mfu_causal"] > 0 for row in told["training"])
+    *decodes, swap = told["serving"]
+    assert all(row["apart"] < 1e-4 * row["scores"] for row in decodes)
+    assert swap["same"]
     assert all(row["own_over_cublas"] > 0 for row in told["products"])
     assert all("emulated link at" in row["label"] for row in told["link"])
     assert (len(told["products"]), len(told["link"])) == (12, 12)
