@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from engine.scheduling.hazards import Hazards
 from engine.scheduling.promises import Promises
-from engine.scheduling.ranking import Ranking
+from engine.scheduling.ranked import Ranked
+from engine.scheduling.virtual_fcfs import VirtualFcfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from engine.scheduling.job import Job
+    from engine.scheduling.limits import Limits
     from engine.scheduling.profile import Profile
 
 _SLACK_S = 1e-9
 _ENOUGH = 10
 """Iterations to observe before they say how fast tokens are."""
+_CAUTION = 0.9
+"""Of what a job is expected to give still, in the virtual engine: near capacity, a few percent too
+much there would make its queue, and so all promises, twice too long."""
 
 
 class _Standing:
@@ -28,9 +33,8 @@ class _Standing:
         kind, step: see :class:`Hazards`.
         given: tokens when it was last looked at.
         first_s: its prefill; 0.0 when that is done.
-        work_s: of the engine's time that it is expected to take still.
-        due_s: when it should end at the latest.
-        call_s: when it is looked at, whether it would miss that.
+        call_s: when it is looked at, whether it would miss what it was promised.
+        late: whether it would; then ``due_s`` is when it should have ended.
     """
 
     __slots__ = (
@@ -41,31 +45,31 @@ class _Standing:
         "job",
         "kind",
         "late",
+        "long",
         "ran",
         "step",
-        "work_s",
     )
 
-    def __init__(self, job: Job, kind: int, step: int) -> None:
+    def __init__(self, job: Job, kind: int, step: int, *, long: bool) -> None:
         self.job = job
         self.kind = kind
         self.step = step
+        self.long = long
         self.given = job.generated
         self.ran = False
         self.late = False
         self.first_s = 0.0
-        self.work_s = 0.0
         self.due_s = self.call_s = math.inf
 
 
-class Adaptive:
+class Adaptive(Ranked):
     """By the Gittins index in seconds of the engine's time, over learned chances to end.
 
     A prefill takes the whole engine, a token of an answer only its part of an iteration: the
     constant part over the batch that is usual while others wait, and what its own context adds.
     So a long prompt counts for much more than the tokens of its iteration would say.
 
-    As in :class:`Promises`, each job has a time when it should be done. Who would miss it if it
+    As in :class:`Promises`, each job has a time when it should be done. Who might miss it if it
     did not run now is late: those go first, in the order of their times.
 
     Ranks change in steps of a fifth of what a job has given, and a prefill that was done is not
@@ -76,36 +80,43 @@ class Adaptive:
     name = "adaptive"
 
     def __init__(self, profile: Profile) -> None:
+        super().__init__()
         self._profile = profile
+        self._fcfs: VirtualFcfs | None = None
         self._hazards = Hazards()
         self._promises = Promises()
-        self._ranking = Ranking()
         self._standings: dict[int, _Standing] = {}
         self._calls: list[tuple[float, int]] = []  # when a job may be late, and its number
-        self._work_s = 0.0
         self._version = 0
         self._iterations = self._batches = self._contexts = 0
         self._iteration_s = self._share_s = profile.decode_s(1, 1)
         self._context_s = 0.0  # that a token of context adds
         self._no_prefill_s = profile.prefill_s(1)
 
-    def arrive(self, job: Job, now: float) -> None:
+    def within(self, limits: Limits) -> None:
         """See :class:`~engine.scheduling.policy.Policy`, here and below."""
+        self._fcfs = VirtualFcfs(self._profile, limits, self._length)
+
+    def arrive(self, job: Job, now: float) -> None:
+        self._look_at_fcfs(now)
         hazards = self._hazards
-        kind = hazards.class_of(job.prompt_tokens)
-        standing = _Standing(job, kind, hazards.step_of(job.generated))
+        standing = _Standing(
+            job,
+            hazards.class_of(job.prompt_tokens),
+            hazards.step_of(job.generated),
+            long=self._promises.is_long(job.prompt_tokens),
+        )
         self._standings[job.number] = standing
         if not job.generated:
             prefill_s = self._profile.prefill_s(job.prompt_tokens - job.shared, job.shared)
             standing.first_s = max(0.0, prefill_s - self._no_prefill_s)
-        self._weigh(standing)
-        alone_s = self._alone_s(standing)
-        fcfs_s = max(self._work_s, alone_s)
-        standing.due_s = now + self._promises.make(kind, fcfs_s, learnt=self._version > 1)
+        if self._fcfs is not None:
+            self._fcfs.arrive(job)
         self._call(standing)
-        self._ranking.add(job, self._key(standing))
+        super().arrive(job, now)
 
     def ran(self, jobs: Sequence[Job], seconds: float, now: float) -> None:
+        super().ran(jobs, seconds, now)
         hazards, standings = self._hazards, self._standings
         if 0 < len(jobs) < len(self._ranking):
             self._observe(jobs)
@@ -121,40 +132,30 @@ class Adaptive:
             step = hazards.step_of(job.generated)
             hazards.passed(standing.kind, standing.step, step)
             standing.step = step
-            self._weigh(standing)
             self._call(standing)
-            self._ranking.update(job, self._key(standing))
+            self._ranking.update(job, self.key(job))
 
     def leave(self, job: Job, now: float, *, finished: bool) -> None:
         standing = self._standings.pop(job.number)
-        self._ranking.remove(job)
-        self._work_s = self._work_s - standing.work_s if self._standings else 0.0
+        self._look_at_fcfs(now)
+        super().leave(job, now, finished=finished)
         if finished:
             self._hazards.ended(standing.kind, standing.step, job.generated)
             if self._hazards.version != self._version:
-                self._renew(now)
+                self._renew()
 
     def order(self, now: float) -> Iterable[Job]:
         calls = self._calls
         while calls and calls[0][0] <= now:
-            _, number = heappop(calls)
+            when, number = heappop(calls)
             standing = self._standings.get(number)
-            if standing is None or standing.late:
+            if standing is None or standing.late or standing.call_s != when:
                 continue
-            standing.call_s = math.inf
-            if standing.due_s - self._alone_s(standing) > now:
-                self._call(standing)
-                continue
-            standing.late = True
-            self._ranking.update(standing.job, self._key(standing))
+            self._call(standing)
+            if standing.call_s <= now:
+                standing.late = True
+                self._ranking.update(standing.job, self.key(standing.job))
         return self._ranking
-
-    def rank(self, job: Job) -> Any:  # noqa: ANN401 - any tuple that sorts
-        return self._ranking.key(job)
-
-    def next_scheduled_s(self, job: Job, now: float, max_batch: int) -> float:
-        """As if all took as long; those ahead share the engine already in their expected work."""
-        return self._ranking.index(job) * max(0.0, self._work_s) / len(self._standings)
 
     def steady_s(self, running: Sequence[Job], now: float) -> float:
         return max(0.0, self._calls[0][0] - now - 2 * _SLACK_S) if self._calls else math.inf
@@ -163,15 +164,15 @@ class Adaptive:
         edges, standings = self._hazards.edges, self._standings
         return min(edges[standings[job.number].step + 1] - 1 - job.generated for job in running)
 
-    def _key(self, standing: _Standing) -> Any:  # noqa: ANN401 - any tuple that sorts
+    def key(self, job: Job) -> Any:  # noqa: ANN401 - any tuple that sorts
         """The late by when they are due, then by seconds per job that ends."""
-        number = standing.job.number
+        standing = self._standings[job.number]
         if standing.late:
-            return 0, standing.due_s, number
+            return 0, standing.due_s, job.number
         token_s = self._token_s(standing)
         first = standing.first_s / token_s
         price = self._hazards.price(standing.kind, standing.step, first)
-        return 1, price * token_s, standing.job.arrived_s, number
+        return 1, price * token_s, job.arrived_s, job.number
 
     def _token_s(self, standing: _Standing) -> float:
         """Of the engine's time, for one of the tokens that it gives from now on."""
@@ -180,24 +181,32 @@ class Adaptive:
         context = standing.job.prompt_tokens + given + more
         return self._share_s + self._context_s * context
 
-    def _weigh(self, standing: _Standing) -> None:
-        """What it is expected to take, and so all together."""
-        tokens = self._hazards.left(standing.kind, standing.step)
-        work_s = tokens * self._token_s(standing) + standing.first_s
-        self._work_s += work_s - standing.work_s
-        standing.work_s = work_s
-
-    def _alone_s(self, standing: _Standing) -> float:
-        """Until it ends, if it runs in every iteration from now on."""
-        tokens = self._hazards.left(standing.kind, standing.step)
-        return standing.first_s + tokens * self._iteration_s
-
     def _call(self, standing: _Standing) -> None:
-        """Look at it when it may be late: sooner than was said where it turns out longer."""
-        latest_s = standing.due_s - self._alone_s(standing)
-        if latest_s < standing.call_s and not standing.late:
-            standing.call_s = latest_s
-            heappush(self._calls, (latest_s, standing.job.number))
+        """Look at it when it may be late, by what is promised and known now."""
+        if standing.late:
+            return
+        job = standing.job
+        standing.due_s = job.arrived_s + self._promises.allowed_s(long=standing.long)
+        most = self._hazards.most(standing.kind, standing.step)
+        call_s = standing.due_s - standing.first_s - most * self._iteration_s
+        if call_s != standing.call_s:
+            standing.call_s = call_s
+            if call_s < math.inf:
+                heappush(self._calls, (call_s, job.number))
+
+    def _look_at_fcfs(self, now: float) -> None:
+        if self._fcfs is None:
+            return
+        for job, end_s in self._fcfs.advance(now):
+            if self._version > 1:  # before, too little is known of those that have not ended
+                self._promises.ended(job.prompt_tokens, end_s - job.arrived_s)
+
+    def _length(self, job: Job) -> float:
+        standing = self._standings.get(job.number)
+        if standing is None:
+            return job.generated
+        more = self._hazards.length(standing.kind, job.generated) - job.generated
+        return job.generated + _CAUTION * more
 
     def _observe(self, jobs: Sequence[Job]) -> None:
         """How full iterations are while others wait. In whole numbers, so that it is the same
@@ -208,18 +217,15 @@ class Adaptive:
         self._batches += times * batch
         self._contexts += times * context - batch * (times * (times - 1) // 2)
 
-    def _renew(self, now: float) -> None:
+    def _renew(self) -> None:
         """There are new estimates."""
-        again = self._version < 2
         self._version = self._hazards.version
         if self._iterations >= _ENOUGH:
             self._measure()
         for standing in self._standings.values():
-            self._weigh(standing)
+            self._call(standing)
             if not standing.ran:
-                self._ranking.update(standing.job, self._key(standing))
-        if again:
-            self._promise_again(now)
+                self._ranking.update(standing.job, self.key(standing.job))
 
     def _measure(self) -> None:
         """By the profile, at the batch and the context that were usual; half is forgotten."""
@@ -232,11 +238,3 @@ class Adaptive:
         self._iterations //= 2
         self._batches //= 2
         self._contexts //= 2
-
-    def _promise_again(self, now: float) -> None:
-        """Nothing was known when those that are here came: their times may be far too late."""
-        for standing in self._standings.values():
-            alone_s = self._alone_s(standing)
-            allowed_s = self._promises.bound(max(self._work_s, alone_s))
-            standing.due_s = min(standing.due_s, now + allowed_s)
-            self._call(standing)

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 _FORGET = 3_000  # jobs until what was seen counts a third (1 / e)
 _EVERY = 64  # jobs from one new estimate to the next
-_DOUBT = 400.0  # jobs of its own that a class of prompts needs to weigh as much as all of them
+_DOUBT = 400.0, 4.0, 4_000.0  # at first, and from where to where it may be
+_ENOUGH = 5.0  # ends that a step needs to say whether classes differ
 _OCTAVE = 4  # steps, and classes of prompts, from one power of two to the next
 _OCTAVES = 14
 _NOBODY = 1e-12
+_FEW = 0.01
 
 
 def _edges() -> list[int]:
@@ -33,20 +35,26 @@ class Hazards:
 
     A job is seen in every step that it passes, so those that still run, which are the long ones,
     count for as far as they have come. Classes about which little is known are drawn towards all
-    jobs together, and all jobs towards a heavy tail: who has given ``n`` is expected to give as
-    many again.
+    jobs together, and all jobs towards a heavy tail: who has given ``n`` is expected to give half
+    as many again.
+
+    How far classes are drawn depends on whether they differ (an empirical Bayes estimate, by the
+    moments of a beta-binomial distribution): where prompts say nothing of answers, their noise
+    would disturb the order; where they do, the longest prompts may have by far the longest answers.
 
     Attributes:
         version: of the estimates; another when they have changed.
+        doubt: jobs of its own that a class needs to weigh as much as all jobs.
     """
 
     def __init__(self) -> None:
         self.edges = _edges()
         self.version = 0
+        self.doubt = _DOUBT[0]
         steps = len(self.edges) - 1
         edges = np.array(self.edges, dtype=np.float64)
         self._widths = np.diff(edges)
-        self._prior = 1.0 - (edges[:-1] / edges[1:]) ** 2
+        self._prior = 1.0 - (edges[:-1] / edges[1:]) ** 3
         self._prior[0] = 0.5
         self._prior[-1] = 1.0
         classes = _OCTAVE * _OCTAVES
@@ -76,6 +84,7 @@ class Hazards:
         if self._finished % _EVERY == 0:
             self._seen *= 1.0 - _EVERY / _FORGET
             self._ended *= 1.0 - _EVERY / _FORGET
+            self._compare()
             self._tables.clear()
             self.version += 1
 
@@ -92,11 +101,35 @@ class Hazards:
         """Tokens that are expected still."""
         return self._table(kind).left[step]
 
+    def most(self, kind: int, step: int) -> float:
+        """Tokens within which all but one of a hundred end."""
+        return self._table(kind).most[step]
+
+    def length(self, kind: int, given: int) -> float:
+        """Tokens that are expected in all of one that has given so many and not ended."""
+        step, total, edges = self.step_of(given), self._table(kind).total, self.edges
+        if step + 1 == len(total):
+            return max(total[step], given)
+        part = (given - edges[step]) / (edges[step + 1] - edges[step])
+        return max(total[step] + part * (total[step + 1] - total[step]), given)
+
+    def _compare(self) -> None:
+        """How much more the classes differ than chance would have it."""
+        seen, ended = self._seen.sum(axis=0), self._ended.sum(axis=0)
+        every = ended / np.maximum(seen, _NOBODY)
+        counts = (ended >= _ENOUGH) & (every < 0.95) & (self._seen >= 2)
+        off = (self._ended - self._seen * every) ** 2
+        spread = np.maximum(self._seen * every * (1 - every), _NOBODY)
+        more = float((off / spread - 1).sum(where=counts))
+        _, least, most = _DOUBT
+        size = float((self._seen - 1).sum(where=counts))
+        self.doubt = most if size >= most * more else max(least, size / more)
+
     def _table(self, kind: int) -> _Table:
         table = self._tables.get(kind)
         if table is None:
             every = (self._ended.sum(axis=0) + self._prior) / (self._seen.sum(axis=0) + 1.0)
-            own = (self._ended[kind] + _DOUBT * every) / (self._seen[kind] + _DOUBT)
+            own = (self._ended[kind] + self.doubt * every) / (self._seen[kind] + self.doubt)
             table = self._tables[kind] = _Table(own, self._widths)
         return table
 
@@ -104,7 +137,7 @@ class Hazards:
 class _Table:
     """Of one class, as long as its estimates are the same."""
 
-    __slots__ = ("_going", "_spent", "left", "prices")
+    __slots__ = ("_going", "_spent", "left", "most", "prices", "total")
 
     def __init__(self, hazards: NDArray[np.float64], widths: NDArray[np.float64]) -> None:
         going = np.concatenate(([1.0], np.cumprod(1.0 - np.minimum(hazards, 1.0))))
@@ -112,6 +145,11 @@ class _Table:
         spent = widths * (self._going[:-1] + self._going[1:]) / 2
         self._spent = np.concatenate(([0.0], np.cumsum(spent)))
         self.left: list[float] = ((self._spent[-1] - self._spent) / self._going)[:-1].tolist()
+        reached = np.concatenate(([0.0], np.cumsum(widths)))
+        self.total: list[float] = (reached[:-1] + self.left).tolist()
+        few = self._going[None, :] <= _FEW * self._going[:-1, None]
+        few[:, -1] = True
+        self.most: list[float] = (reached[few.argmax(axis=1)] - reached[:-1]).tolist()
         spent = self._spent[1:] - self._spent[:-1, None]
         ended = self._going[:-1, None] - self._going[1:]
         goals = np.where(ended > 0, spent / np.maximum(ended, _NOBODY), np.inf)

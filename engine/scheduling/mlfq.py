@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from engine.scheduling.job import Job
+    from engine.scheduling.limits import Limits
     from engine.scheduling.profile import Profile
 
 _SLACK_S = 1e-9
@@ -80,8 +81,10 @@ class MultiLevelFeedbackQueue:
         """Where it is now, from 0 on."""
         return self._standings[job.number].queue
 
-    def arrive(self, job: Job, now: float) -> None:
+    def within(self, limits: Limits) -> None:
         """See :class:`~engine.scheduling.policy.Policy`, here and below."""
+
+    def arrive(self, job: Job, now: float) -> None:
         standing = self._standings[job.number] = _Standing(job)
         self._ranking.add(job, self._enter(standing, self.first_queue(job), now))
 

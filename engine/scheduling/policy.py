@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from engine.scheduling.job import Job
+    from engine.scheduling.limits import Limits
 
 
 class Policy(Protocol):
@@ -19,6 +20,10 @@ class Policy(Protocol):
     """
 
     name: str
+
+    def within(self, limits: Limits) -> None:
+        """What the engine can hold; before anything else."""
+        ...
 
     def arrive(self, job: Job, now: float) -> None:
         """A new job wants to run."""

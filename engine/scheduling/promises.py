@@ -1,53 +1,47 @@
-"""When jobs should be done, by what would have become of them under first come, first served."""
+"""How long jobs may take, by what would have become of them under first come, first served."""
 
 from __future__ import annotations
 
-_STRETCH = 1.3
-_LONG_PEAK = 1.5
-_PEAK = 8.0
-_LONG = 0.12  # the longest tenth, and some more, since the order of prompts is known in classes
-_FORGET = 1_000  # jobs until a peak, or a prompt, counts a third (1 / e)
-_CLASSES = 128
+import math
+
+from engine.scheduling.window import Window
+
+_LONG = 1.3  # a policy that keeps to this is within 1.5: what FCFS would do is an estimate
+_OTHERS = 30.0
+_TENTH = 10
+_NEARLY = 0.12  # as the longest tenth, since which prompts are in it is known only later
+_PROMPTS = 5_000
+_TIMES = 1_000
 
 
 class Promises:
-    """First come, first served would have done a job when all work that is here is done.
+    """Long prompts, which an index puts off first, are to have a 99th percentile as FCFS would have
+    it, and little more: each may take 1.3 times what 99 of 100 long ones would have taken under
+    FCFS lately. Others may take 30 times that, so that nobody waits for ever.
 
-    That does not depend on the order in which it is done, so this is known whatever policy runs
-    (a virtual FCFS, as fair-sojourn protocols have it; Friedman and Henderson 2003). Each job may
-    take 1.3 times as long. Long prompts, which are what an index puts off first, may also take 1.5
-    times the longest that FCFS would have taken for anyone lately, since a bound for each is
-    tighter than one for the 99th percentile; others 8 times that, so that nobody starves.
+    Nothing is promised before a few long ones would have ended.
     """
 
     def __init__(self) -> None:
-        self._prompts = [0.0] * _CLASSES
-        self._weight = 1.0
-        self._peak_s = 0.0
+        self._prompts = Window(_PROMPTS)
+        self._times = Window(_TIMES)
 
-    def make(self, kind: int, fcfs_s: float, *, learnt: bool) -> float:
-        """Seconds from arrival that a job may take.
+    def is_long(self, prompt_tokens: int) -> bool:
+        """Among the longest that came lately, this one too."""
+        self._prompts.add(prompt_tokens)
+        return prompt_tokens >= self._longest(_NEARLY)
 
-        Args:
-            kind: class of its prompt's length; the higher the longer.
-            fcfs_s: what FCFS would take, by estimate.
-            learnt: whether estimates mean anything yet; if not, they say nothing of the peak.
-        """
-        if learnt:
-            self._peak_s = max(self._peak_s * (1 - 1 / _FORGET), fcfs_s)
-        peaks = _LONG_PEAK if self._is_long(kind) else _PEAK
-        return max(self.bound(fcfs_s), peaks * self._peak_s)
+    def ended(self, prompt_tokens: int, seconds: float) -> None:
+        """FCFS would have taken so long for one."""
+        if prompt_tokens >= self._longest(1 / _TENTH):
+            self._times.add(seconds)
 
-    def bound(self, fcfs_s: float) -> float:
-        """What any job is promised."""
-        return _STRETCH * fcfs_s
+    def allowed_s(self, *, long: bool) -> float:
+        """Seconds from arrival; infinity where it is not known yet."""
+        index = math.floor(0.99 * len(self._times)) - 1  # of few, the largest may be a freak
+        if index < 0:
+            return math.inf
+        return (_LONG if long else _OTHERS) * self._times.at(index)
 
-    def _is_long(self, kind: int) -> bool:
-        """Among those that came lately, it too."""
-        longer = sum(self._prompts[kind + 1 :])
-        self._prompts[kind] += self._weight
-        self._weight *= 1 + 1 / _FORGET
-        if self._weight > 1e9:
-            self._prompts = [each / self._weight for each in self._prompts]
-            self._weight = 1.0
-        return longer <= _LONG * sum(self._prompts)
+    def _longest(self, share: float) -> float:
+        return self._prompts.at(math.floor((1 - share) * len(self._prompts)))

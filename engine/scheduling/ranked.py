@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from engine.scheduling.job import Job
+    from engine.scheduling.limits import Limits
 
 
 class Ranked(ABC):
@@ -33,8 +34,10 @@ class Ranked(ABC):
     def key(self, job: Job) -> Any:  # noqa: ANN401 - any tuple that sorts
         """Where a job that arrives belongs: no two jobs have the same."""
 
-    def arrive(self, job: Job, now: float) -> None:
+    def within(self, limits: Limits) -> None:  # noqa: B027 - most orders do not depend on it
         """See :class:`~engine.scheduling.policy.Policy`, here and below."""
+
+    def arrive(self, job: Job, now: float) -> None:
         self._ranking.add(job, self.key(job))
 
     def ran(self, jobs: Sequence[Job], seconds: float, now: float) -> None:

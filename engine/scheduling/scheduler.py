@@ -36,6 +36,7 @@ class Scheduler:
     """
 
     def __init__(self, policy: Policy, limits: Limits, prefixes: Prefixes | None = None) -> None:
+        policy.within(limits)
         self.policy = policy
         self.limits = limits
         self.residence = Residence(limits)
