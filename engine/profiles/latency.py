@@ -6,7 +6,7 @@ c sum(length^2)``, a decode ``a + b sum(context) + c batch`` with other terms fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,6 +59,15 @@ class Latency:
     large: DecodeTerms
     large_batch: int
 
+    def scaled(self, factor: float) -> Latency:
+        """Of a device on which everything takes so many times as long."""
+        return replace(
+            self,
+            prefill=PrefillTerms(**_times(factor, self.prefill)),
+            small=DecodeTerms(**_times(factor, self.small)),
+            large=DecodeTerms(**_times(factor, self.large)),
+        )
+
     def prefill_s(self, tokens: int, cached: int = 0) -> float:
         """Of one sequence's chunk alone."""
         return self.prefill.constant + self.added_s(tokens, cached)
@@ -84,6 +93,10 @@ class Latency:
             added += self.added_s(tokens, cached)
         decodes = self.decode_s(batch, context_tokens) if batch else 0.0
         return max(decodes, self.prefill.constant) + added if prefills else decodes
+
+
+def _times(factor: float, terms: PrefillTerms | DecodeTerms) -> dict[str, float]:
+    return {name: factor * term for name, term in asdict(terms).items()}
 
 
 def latency_of(

@@ -74,7 +74,10 @@ def test_a_double_keeps_what_its_policy_has_learnt_and_each_workload_its_own_clo
 
 def test_policies_are_ordered_alike_unless_both_sides_contradict() -> None:
     def pairs(**means: tuple[float, float]) -> dict[str, list[Pair]]:
-        return {name: [Pair(live=a, simulated=b)] for name, (a, b) in means.items()}
+        return {
+            name: [Pair(live=a, simulated=b, at_speed=b, slower=1.0)]
+            for name, (a, b) in means.items()
+        }
 
     assert not disagreements(pairs(a=(1.0, 2.0), b=(2.0, 4.0), c=(3.0, 9.0)))
     assert disagreements(pairs(a=(1.0, 2.0), b=(2.0, 1.0))) == ["a and b"]
