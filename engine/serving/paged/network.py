@@ -160,6 +160,8 @@ class ShardedNetwork:
             return hidden
         if attention.giving is not None:
             hidden = hidden[attention.giving]
+        if not len(hidden):  # of all ranks alike: nothing is gathered
+            return hidden.new_empty(0, self._model.config.vocab_size)
         return torch.cat(self._tp.all_gather(self._model.logits(hidden)), dim=-1)
 
 
@@ -214,8 +216,9 @@ def _head(model: Transformer) -> Tensor:
 def _joined(layers: Sequence[ColumnParallelLinear | RowParallelLinear]) -> Tensor:
     """One matrix [inputs, outputs], of which their weights become views.
 
-    A CPU has it contiguous: at 1 to 32 rows its product takes half to all of the time of torch's
-    own layout, and as much at hundreds.
+    A CPU has it contiguous: products of 1 to 32 rows with weights that its caches hold are up to
+    twice as fast. Of a whole model of 256 x 4 that is little: 2 % more tokens a second of 16
+    requests, 7 % of one.
     """
     weights: list[Tensor] = [layer.weight for layer in layers]
     whole = torch.cat(weights) if len(weights) > 1 else weights[0]
