@@ -19,7 +19,7 @@ from engine.simulation.serve.counterpart import Counterpart
 from engine.simulation.serve.metrics import by_prompt
 from engine.simulation.serve.request import Request, Workload
 from opsuite.bench.serve import measure
-from opsuite.bench.serving.agreement import Pair, disagreements, shortened
+from opsuite.bench.serving.agreement import Pair, at_speed, disagreements, shortened
 from opsuite.bench.serving.burst import LONG, burst
 from opsuite.bench.serving.live import server_of
 from opsuite.bench.serving.measured import measured
@@ -70,6 +70,16 @@ def test_a_double_keeps_what_its_policy_has_learnt_and_each_workload_its_own_clo
         server.serve(shortened("heavy-tailed", 200, seed).scaled(8), LATENCY)
     assert mean_jct(server, burst()) < 0.7 * first
     assert mean_jct(again, burst()) == pytest.approx(mean_jct(again, burst()))
+
+
+def test_a_slow_machine_is_told_from_a_simulator_that_is_wrong() -> None:
+    workload = shortened("sharegpt-like", 80, 0).scaled(6)
+    slow = double("fcfs").serve(workload, LATENCY.scaled(1.5))
+    factor, found = at_speed(double("fcfs"), workload, LATENCY, slow.busy_s)
+    assert factor == pytest.approx(1.5, rel=0.03)
+    assert [life.last_s for life in found.lives] == pytest.approx(
+        [life.last_s for life in slow.lives], rel=0.1
+    )
 
 
 def test_policies_are_ordered_alike_unless_both_sides_contradict() -> None:

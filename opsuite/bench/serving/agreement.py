@@ -138,11 +138,11 @@ class Agreement:
             assert found.times.all.jct is not None, "there are requests"
             spent = iterations(self._servers[policy], begin_ns, time_ns())
             busy_s = sum(each.seconds for each in spent)
-            slower, at_speed = _at_speed(self._doubles[policy], workload, latency, busy_s)
+            slower, at_its_speed = at_speed(self._doubles[policy], workload, latency, busy_s)
             pair = Pair(
                 live=found.times.all.jct.mean,
                 simulated=_mean_jct(self._doubles[policy].serve(workload, latency)),
-                at_speed=_mean_jct(at_speed),
+                at_speed=_mean_jct(at_its_speed),
                 slower=slower,
             )
             narrate(f"  {policy}: live {pair.live:.3f} s, simulated {pair.simulated:.3f} s")
@@ -179,7 +179,7 @@ def _mean_jct(outcome: Outcome) -> float:
     return spread.mean
 
 
-def _at_speed(
+def at_speed(
     double: Counterpart, workload: Workload, latency: Latency, busy_s: float
 ) -> tuple[float, Outcome]:
     """How many times as slow as calibrated an engine is that works for so long, and what it does.
@@ -198,7 +198,7 @@ def _rows(point: Point, pairs: Mapping[str, Sequence[Pair]]) -> list[Row]:
     rows = []
     for policy, found in pairs.items():
         ratios = [each.live / each.simulated for each in found]
-        at_speed = median(each.live / each.at_speed for each in found)
+        like = median(each.live / each.at_speed for each in found)
         slower = median(each.slower for each in found)
         rows.append(
             Row(
@@ -213,7 +213,7 @@ def _rows(point: Point, pairs: Mapping[str, Sequence[Pair]]) -> list[Row]:
                 met=abs(median(ratios) - 1) <= _CLOSE,
                 note=f"{point.rate:.3g} requests/s for {SPAN_S:g} s; ratios are of each round;"
                 f" the engine was {slower:.2f} x as slow as calibrated before, and simulated at"
-                f" that speed the ratio is {at_speed:.3f}",
+                f" that speed the ratio is {like:.3f}",
             )
         )
     return rows
