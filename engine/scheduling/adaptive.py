@@ -197,8 +197,12 @@ class Adaptive(Ranked):
     def _look_at_fcfs(self, now: float) -> None:
         if self._fcfs is None:
             return
-        for job, end_s in self._fcfs.advance(now):
-            if self._version > 1:  # before, too little is known of those that have not ended
+        ended = self._fcfs.advance(now)
+        if not self._standings:
+            ended += [(job, now) for job in self._fcfs.finish(now)]
+            self._calls.clear()
+        if self._version > 1:  # before, too little is known of those that have not ended
+            for job, end_s in ended:
                 self._promises.ended(job.prompt_tokens, end_s - job.arrived_s)
 
     def _length(self, job: Job) -> float:

@@ -63,3 +63,12 @@ def test_what_was_withdrawn_costs_nothing() -> None:
     ended = virtual.advance(1.0)
     assert [each.number for each, _ in ended] == [0, 2]
     assert ended[1][1] == pytest.approx(2 * ended[0][1])
+
+
+def test_it_is_empty_when_the_real_engine_is() -> None:
+    virtual = VirtualFcfs(LATENCY, Limits(max_batch=1, blocks=100), lambda each: each.max_tokens)
+    for number in range(3):
+        virtual.arrive(Job(number=number, arrived_s=0.0, prompt_tokens=5, max_tokens=1_000))
+    assert virtual.advance(1.0) == []
+    assert [each.number for each in virtual.finish(2.0)] == [0, 1, 2]
+    assert virtual.advance(1e6) == []
