@@ -102,8 +102,8 @@ def test_what_is_learnt_orders_jobs(job: Any, profile: Any) -> None:
 def test_a_shorter_prompt_goes_first_until_the_long_one_is_late(job: Any, profile: Any) -> None:
     policy = Adaptive(profile)
     policy.within(Limits(max_batch=4, blocks=1_000))
-    now = learn(policy, job, [20] * 192, prompt=100)
-    long, short = job(0, 200, 20, arrived_s=now), job(1, 8, 20, arrived_s=now)
+    now = learn(policy, job, [60] * 192)
+    long, short = job(0, 40, 60, arrived_s=now), job(1, 8, 60, arrived_s=now)
     policy.arrive(long, now)
     policy.arrive(short, now)
     assert [each.number for each in policy.order(now)] == [1, 0]
