@@ -60,7 +60,7 @@ def _tell_of_the_server(
     app: FastAPI, model: ServedModel, streams: Streams, metrics: Metrics
 ) -> None:
     created = int(time.time())
-    document = openapi_document()
+    document = openapi_document(model.name)
 
     @app.get("/health")
     async def health() -> Health:

@@ -22,10 +22,15 @@ _OF_GENERATION = _EVERYWHERE | {
     "500": "it could not be computed",
     "503": "the server is stopping",
 }
+_EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
 
 
-def openapi_document() -> dict[str, Any]:
-    """The whole document."""
+def openapi_document(model: str) -> dict[str, Any]:
+    """The whole document.
+
+    Args:
+        model: the one name that requests may give.
+    """
     _, definitions = models_json_schema(
         [
             *((model, "validation") for model in _READ),
@@ -33,12 +38,15 @@ def openapi_document() -> dict[str, Any]:
         ],
         ref_template="#/components/schemas/{model}",
     )
+    schemas = definitions["$defs"]
+    for body in _READ:
+        schemas[body.__name__]["properties"]["model"] = {"type": "string", "enum": [model]}
     return {
         "openapi": "3.1.0",
         "info": {"title": "opsuite serve", "version": "1"},
         "paths": _paths(),
         "components": {
-            "schemas": definitions["$defs"],
+            "schemas": schemas,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"key": []}],
@@ -70,7 +78,7 @@ def _paths() -> dict[str, Any]:
 
 
 def _generation(summary: str, asked: str, answer: str) -> dict[str, Any]:
-    content = _json(answer) | {"text/event-stream": {"schema": {"type": "string"}}}
+    content = _json(answer) | {"text/event-stream": {"schema": _EVENT}}
     return {
         "post": {
             "summary": summary,
