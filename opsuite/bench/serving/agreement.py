@@ -145,7 +145,10 @@ class Agreement:
                 at_speed=_mean_jct(at_its_speed),
                 slower=slower,
             )
-            narrate(f"  {policy}: live {pair.live:.3f} s, simulated {pair.simulated:.3f} s")
+            narrate(
+                f"  {policy}: live {pair.live:.3f} s, simulated {pair.simulated:.3f} s, and"
+                f" {pair.at_speed:.3f} s at {pair.slower:.2f} x the time"
+            )
             self._pairs[point][policy].append(pair)
 
 
