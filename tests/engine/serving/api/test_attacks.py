@@ -20,6 +20,8 @@ httpx = pytest.importorskip("httpx", reason="needs the test extra")
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.alone
+
 TEXT = {"model": "tiny", "prompt": "x", "max_tokens": 5, "temperature": 0, "ignore_eos": True}
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
 CHAT |= {"temperature": 0, "ignore_eos": True}
@@ -338,24 +340,24 @@ def connections(server: Any, count: int, data: bytes) -> Iterator[list[socket.so
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("count", "data"),
     [
-        b"",
-        b"POST /v1/completions HT",
-        http(length=False)[:-2] + b"X: ",
-        http(body=json.dumps(TEXT).encode())[:-5],
-        chunked(b"5\r\nhe"),
-        http("/health", b"", "Expect: 100-continue", "Content-Length: 9", length=False),
-        http("/health", method="GET") * 20,
-        http(body=json.dumps(TEXT | {"max_tokens": 100, "stream": True}).encode()),
+        (200, b""),
+        (200, b"POST /v1/completions HT"),
+        (200, http(length=False)[:-2] + b"X: "),
+        (200, http(body=json.dumps(TEXT).encode())[:-5]),
+        (200, chunked(b"5\r\nhe")),
+        (200, http(COMPLETIONS, b"", "Expect: 100-continue", "Content-Length: 9", length=False)),
+        (20, http("/health", method="GET") * 20),
+        (20, http(body=json.dumps(TEXT | {"max_tokens": 100, "stream": True}).encode())),
     ],
     ids=["silent", "line", "head", "body", "chunk", "expecting", "pipelined", "unread"],
 )
 def test_clients_that_hang_about_are_in_nobody_s_way(
-    server: Any, expected: list[Any], data: bytes
+    server: Any, expected: list[Any], count: int, data: bytes
 ) -> None:
-    """Two hundred of each; streams of twenty, that nobody reads."""
-    with connections(server, 20 if b"stream" in data else 200, data) as opened:
+    """Fewer of those that are worked on: that many would be load, and no attack."""
+    with connections(server, count, data) as opened:
         assert good(server) == expected
         for connection in opened[::2]:
             connection.close()
@@ -384,7 +386,7 @@ def test_health_is_answered_while_megabytes_are_read(server: Any, expected: list
 
 
 def test_after_all_this_nothing_is_held(server: Any, expected: list[Any]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (metrics := server.metrics())["kv_cache_usage_perc"] > 0:
         assert time.monotonic() < deadline
         time.sleep(0.1)
