@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,12 +20,15 @@ httpx = pytest.importorskip("httpx", reason="needs the test extra")
 
 from engine.models.tokenizer import train_tokenizer  # noqa: E402
 from engine.serving.api import application, connection, json_body  # noqa: E402
+from engine.serving.api.completion_protocol import CompletionRequest  # noqa: E402
+from engine.serving.api.completions import CompletionPlan  # noqa: E402
 from engine.serving.api.detokenizer import Vocabulary  # noqa: E402
 from engine.serving.api.http_server import HttpServer  # noqa: E402
 from engine.serving.api.metrics import Metrics  # noqa: E402
 from engine.serving.api.served_model import ServedModel  # noqa: E402
 from engine.serving.api.streams import Streams  # noqa: E402
 from engine.serving.request import FinishReason, GenerationRequest, Token  # noqa: E402
+from engine.serving.sampling.parameters import SamplingParameters  # noqa: E402
 from engine.serving.wire import Load  # noqa: E402
 
 if TYPE_CHECKING:
@@ -189,6 +193,48 @@ def test_without_a_template_chats_are_refused_and_priorities_where_they_do_not_c
         assert (await api.ask(priority=1)).status_code == 400
 
     asyncio.run(scenario())
+
+
+def test_every_parameter_reaches_the_engine() -> None:
+    body = CompletionRequest.model_validate(
+        {
+            **{"model": "scripted", "prompt": [1, 2], "max_tokens": 9, "n": 2, "seed": -1},
+            **{"temperature": 0.5, "top_p": 0.25, "top_k": -1, "min_p": 0.125, "logprobs": 4},
+            **{"presence_penalty": 1, "frequency_penalty": -1, "repetition_penalty": 1.5},
+            **{"logit_bias": {"7": -3}, "stop_token_ids": [8], "stop": "s"},
+            **{"priority": -5, "cache_salt": "salt"},
+        }
+    )
+    model = replace(MODEL, priorities=True, end_tokens=frozenset({3}))
+    plan = CompletionPlan(body, model, iter((10, 11)).__next__)
+    first, second = plan.requests
+    expected = GenerationRequest(
+        number=10,
+        id=plan.id,
+        prompt=(1, 2),
+        max_tokens=9,
+        parameters=SamplingParameters(
+            logit_bias={7: -3.0},
+            repetition_penalty=1.5,
+            frequency_penalty=-1.0,
+            presence_penalty=1.0,
+            temperature=0.5,
+            min_p=0.125,
+            top_k=0,
+            top_p=0.25,
+            seed=2**64 - 1,
+            logprobs=4,
+        ),
+        ends=frozenset({3, 8}),
+        urgency=-5,
+        salt="salt",
+    )
+    assert first == expected
+    assert (second.number, second.parameters.seed) == (11, 0)
+    assert body.stops == ("s",)
+    ignoring = CompletionRequest.model_validate(body.model_dump() | {"ignore_eos": True})
+    (first, _) = CompletionPlan(ignoring, model, iter((12, 13)).__next__).requests
+    assert first.ends == {8}
 
 
 def test_what_multiplies_is_bounded_together() -> None:
