@@ -291,7 +291,7 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over this rank's part of the vocabulary, [..., V/tp]."""
         scores: Tensor = self.lm_head(hidden.flatten(0, -2))
-        return scores.view(*hidden.shape[:-1], -1)
+        return scores.view(*hidden.shape[:-1], scores.shape[-1])
 
     def forward(
         self,

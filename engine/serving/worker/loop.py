@@ -12,6 +12,7 @@ from collectors.clock import now_ns
 from collectors.level import Level, declare
 from engine.serving.sampling.sampler import choose
 from engine.serving.wire import Join, Progress, Withdraw
+from engine.serving.worker.group import Chose
 from engine.serving.worker.tick import Outcome, Tick
 
 if TYPE_CHECKING:
@@ -81,10 +82,10 @@ class Loop:
         withdrawn: list[int] = []
         self._heard = False
         for channel in self._speaking():
-            if channel is not self._channel:
-                self._chose()
-                continue
-            for message in self._channel.receive(0):
+            for message in channel.receive(0):  # all: of what is left no selector would tell
+                if isinstance(message, Chose):
+                    self._end(message.chosen)
+                    continue
                 self._heard = True
                 if isinstance(message, Join):
                     joined += message.requests
@@ -129,11 +130,6 @@ class Loop:
                 raise  # the others have computed it: from here on they would decide differently
             _log.exception("an iteration failed: its requests are computed one by one")
             self._one_by_one(work)
-
-    def _chose(self) -> None:
-        """The last stage has done the oldest iteration."""
-        assert self._followers, "it is another rank"
-        self._end(self._followers.last_stage.receive_one().chosen)
 
     def _end(self, chosen: tuple[Chosen, ...], failed: frozenset[int] = frozenset()) -> None:
         """The oldest iteration is over."""
