@@ -71,7 +71,7 @@ def serve(
         bool, typer.Option("--json", help="One JSON line with url, model and run when ready.")
     ] = False,
 ) -> None:
-    """Serve a model through OpenAI's completions API.
+    """Serve a model through OpenAI's API: completions and chat.
 
     The address is printed when the server is ready to answer. With no --api-key-file,
     OPSUITE_API_KEY is the key; with neither, only this machine may connect.
