@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SLACK_S = 1e-9
 _ENOUGH = 10
 """Iterations to observe before they say how fast tokens are."""
-_CAUTION = 0.9
+_CAUTION = 0.85
 """Of what a job is expected to give still, in the virtual engine: near capacity, a few percent too
 much there would make its queue, and so all promises, twice too long."""
 

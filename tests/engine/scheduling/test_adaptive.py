@@ -134,7 +134,7 @@ def test_a_promise_is_tighter_to_long_prompts() -> None:
         promises.ended(prompt, 10.0 if prompt > 90 else 1_000.0)
     assert long >= set(range(91, 101))
     assert not promises.is_long(80)
-    assert promises.allowed_s(long=True) == pytest.approx(13.0)
+    assert promises.allowed_s(long=True) == pytest.approx(12.5)
     assert promises.allowed_s(long=False) == pytest.approx(300.0)
 
 
