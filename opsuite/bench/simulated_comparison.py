@@ -94,8 +94,8 @@ def worst(name: str, ratios: Iterable[tuple[float, str]], most: float, than: str
     Args:
         ratios: each with what it is of.
     """
-    found = sorted(ratios)
-    value, where = found[-1]
+    found = sorted(ratios, reverse=True)
+    value = found[0][0]
     return Row(
         name=name,
         value=value,
@@ -103,7 +103,7 @@ def worst(name: str, ratios: Iterable[tuple[float, str]], most: float, than: str
         rounds=len(found),
         target=f"<= {most:g}",
         met=value <= most,
-        note=f"the worst of {len(found)} cells: {where}; next: {found[-2:-1]}",
+        note="the worst cells: " + "; ".join(f"{ratio:.3f}, {where}" for ratio, where in found[:3]),
     )
 
 
