@@ -65,7 +65,7 @@ def _measure_own(rounds: int, scratch: Path) -> list[Row]:
 
 
 def _first_costs(model: Path) -> Costs:
-    """What all servers are told of their speed, and the rates of loads."""
+    """What all servers are told of their speed."""
     with server_of("fcfs", str(model), _LIMITS) as server:
         narrate("calibrating ...")
         calibrate(server, max_batch=_MAX_BATCH, seed=0)  # warms up: the first passes are slow

@@ -42,22 +42,21 @@ class Point:
     """Where they are compared.
 
     Attributes:
-        rate: arrivals a second.
-        load: of FCFS's capacity, as it was calibrated at the beginning.
+        load: of FCFS's capacity, as each round calibrates it.
     """
 
     workload: str
     load: float
-    rate: float
 
     @property
     def name(self) -> str:
         """For people."""
         return f"{self.workload} at {self.load:g}"
 
-    def requests(self, seed: int) -> Workload:
-        """Of one round."""
-        return shortened(self.workload, round(self.rate * SPAN_S), seed).scaled(self.rate)
+    def requests(self, seed: int, capacity: float) -> Workload:
+        """Of one round; ``capacity`` in requests a second."""
+        rate = self.load * capacity
+        return shortened(self.workload, max(2, round(rate * SPAN_S)), seed).scaled(rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +94,7 @@ class Agreement:
         self._doubles = doubles
         self._known = known
         self._max_batch = max_batch
-        self.points = [
-            Point(workload=name, load=load, rate=load * _capacity(doubles[_FCFS], name, known))
-            for name in WORKLOADS
-            for load in LOADS
-        ]
+        self.points = [Point(workload=name, load=load) for name in WORKLOADS for load in LOADS]
         self.measured: list[Measured] = []
         self._pairs: dict[Point, dict[str, list[Pair]]] = {
             point: {policy: [] for policy in POLICIES} for point in self.points
@@ -121,7 +116,7 @@ class Agreement:
         for seed, point in enumerate(self.points, _WARM_UP_SEED):
             if point.load == _WARM_UP_LOAD:
                 narrate(f"warming up: {point.name} ...")
-                workload = point.requests(seed)
+                workload = point.requests(seed, self._capacity(point, self._known))
                 for policy, server in self._servers.items():
                     server.measure(workload, seed=seed)
                     self._doubles[policy].serve(workload, self._known)
@@ -130,7 +125,7 @@ class Agreement:
         seed = 1 + self.points.index(point) + len(self.points) * number
         costs = calibrate(self._servers[_FCFS], max_batch=self._max_batch, seed=seed)
         latency = costs.latency()
-        workload = point.requests(seed)
+        workload = point.requests(seed, self._capacity(point, latency))
         for policy in POLICIES if number % 2 == 0 else POLICIES[::-1]:
             begin_ns = time_ns()
             found = self._servers[policy].measure(workload, seed=seed)
@@ -151,6 +146,12 @@ class Agreement:
             )
             self._pairs[point][policy].append(pair)
 
+    def _capacity(self, point: Point, latency: Latency) -> float:
+        """Requests a second of FCFS, when many come at once."""
+        workload = shortened(point.workload, _FOR_CAPACITY, seed=0).at_once()
+        double = deepcopy(self._doubles[_FCFS])
+        return _FOR_CAPACITY / double.serve(workload, latency).end_s
+
 
 def shortened(name: str, requests: int, seed: int) -> Workload:
     """A named workload, a quarter as long."""
@@ -166,12 +167,6 @@ def shortened(name: str, requests: int, seed: int) -> Workload:
         for each in drawn.requests
     )
     return replace(drawn, requests=shorter)
-
-
-def _capacity(double: Counterpart, name: str, latency: Latency) -> float:
-    """Requests a second of FCFS, when many come at once."""
-    workload = shortened(name, _FOR_CAPACITY, seed=0).at_once()
-    return _FOR_CAPACITY / double.serve(workload, latency).end_s
 
 
 def _mean_jct(outcome: Outcome) -> float:
@@ -214,7 +209,7 @@ def _rows(point: Point, pairs: Mapping[str, Sequence[Pair]]) -> list[Row]:
                 interval=median_interval(ratios),
                 target=f"within {_CLOSE:.0%}",
                 met=abs(median(ratios) - 1) <= _CLOSE,
-                note=f"{point.rate:.3g} requests/s for {SPAN_S:g} s; ratios are of each round;"
+                note=f"{SPAN_S:g} s of arrivals; ratios are of each round;"
                 f" the engine was {slower:.2f} x as slow as calibrated before, and simulated at"
                 f" that speed the ratio is {like:.3f}",
             )
