@@ -6,7 +6,7 @@ import logging
 import select
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from collectors.clock import now_ns
 from collectors.level import Level, declare
@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.0005  # between looks at moves, while nothing can be computed before one has ended
 declare(Level.SAMPLED, "prefill", "decode", "mixed", "running_requests", "kv_tokens")
+
+
+class _Started(NamedTuple):
+    """An iteration in flight: when it was begun to be decided, and when to be computed."""
+
+    decided_ns: int
+    start_ns: int
+    work: tuple[Work, ...]
 
 
 class Loop:
@@ -58,7 +66,7 @@ class Loop:
         self._recorder = recorder
         self._followers = followers
         self._stages = stages
-        self._started: deque[tuple[int, tuple[Work, ...]]] = deque()
+        self._started: deque[_Started] = deque()
         self._ended: list[Outcome] = []
         self._idle = True
         self._heard = False
@@ -67,6 +75,7 @@ class Loop:
         """EOFError, OSError: nobody is there any more."""
         while True:
             tick = self._listen()
+            decided_ns = now_ns()
             if self._followers:
                 self._followers.tell(tick)
             tokens, iteration = self._engine.step(tick)
@@ -74,7 +83,7 @@ class Loop:
             self._runner.move(iteration)
             self._idle = iteration.idle
             if iteration.work:
-                self._compute(iteration.work)
+                self._compute(iteration.work, decided_ns)
 
     def _listen(self) -> Tick:
         """What has happened; waits where nothing else is to be done."""
@@ -117,9 +126,9 @@ class Loop:
         if tokens or unproven or self._heard or iteration.idle:
             self._channel.send(Progress(tuple(tokens), unproven, self._engine.load()))
 
-    def _compute(self, work: tuple[Work, ...]) -> None:
+    def _compute(self, work: tuple[Work, ...], decided_ns: int) -> None:
         """This stage's part of it; all of it where there is one."""
-        self._started.append((now_ns(), work))
+        self._started.append(_Started(decided_ns, now_ns(), work))
         if self._stages > 1:
             self._runner.compute(work, self._engine.texts(work))
             return
@@ -133,10 +142,9 @@ class Loop:
 
     def _end(self, chosen: tuple[Chosen, ...], failed: frozenset[int] = frozenset()) -> None:
         """The oldest iteration is over."""
-        start_ns, work = self._started.popleft()
-        end_ns = now_ns()
-        self._record(work, start_ns, end_ns)
-        seconds = (end_ns - start_ns) / 1e9
+        started, end_ns = self._started.popleft(), now_ns()
+        self._record(started.work, started.start_ns, end_ns)
+        seconds = (end_ns - started.decided_ns) / 1e9  # deciding took its time, too
         self._ended.append(Outcome(seconds=seconds, chosen=chosen, failed=failed))
 
     def _chosen(self, work: tuple[Work, ...]) -> list[Chosen]:
