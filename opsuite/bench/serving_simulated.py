@@ -2,7 +2,7 @@
 
 All of it at the load at which FCFS's mean completion time a token is 0.1 s; our default and its
 bounds at given loads. Rounds are seeds, from 0 on: a figure is their median, its interval their
-range. About 1,500 simulations of 5,000 requests: some two hours of one core for three seeds.
+range. About 1,500 simulations of 5,000 requests: an hour of one core for three seeds.
 """
 
 from __future__ import annotations
