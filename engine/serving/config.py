@@ -52,6 +52,9 @@ class ServingConfig(Config):
     max_waiting: int = Field(
         default=256, ge=0, le=100_000, description="requests that wait at most"
     )
+    patience_s: float = Field(
+        default=300.0, gt=0, description="seconds until an engine that says nothing is replaced"
+    )
     drain_s: float = Field(
         default=20.0, ge=0, description="seconds for running requests at shutdown"
     )

@@ -110,7 +110,7 @@ class Server:
         self._model = model
         self._config = config
         self._listener = listener
-        self._link = EngineLink(start)
+        self._link = EngineLink(start, patience_s=config.patience_s)
         self._api_key = api_key
 
     async def run(self, on_ready: Callable[[], None]) -> signal.Signals | None:
@@ -130,9 +130,13 @@ class Server:
         try:
             await link.open(streams.deliver)
             listen(self._listener)
-            hearing = asyncio.create_task(self._hear(streams))
+            beside = [
+                asyncio.create_task(self._hear(streams)),
+                asyncio.create_task(link.watch()),
+            ]
             await http.serve(sockets=[self._listener.socket])
-            hearing.cancel()
+            for task in beside:
+                task.cancel()
         finally:
             await link.close()
         return http.ended_by

@@ -22,6 +22,7 @@ from collectors.clock import host_name
 from collectors.errors import DataError, UsageError
 from collectors.recorder import Identity, NullRecorder, open_recorder
 from collectors.settings import Settings
+from engine.lifeline import end_with
 from engine.resilience.driver import Driver, Phase
 from engine.resilience.effects import CallHook, FindOnDisk, Finish, Note, Tell
 from engine.resilience.messages import (
@@ -45,7 +46,6 @@ from engine.supervision.tasks import Tasks
 from engine.supervision.wire import HEARD, WireError, accept, read_key
 from engine.training.checkpoint import CheckpointStore
 from engine.training.config import RunConfig
-from engine.lifeline import end_with
 
 if TYPE_CHECKING:
     from collectors.recorder import Recorder

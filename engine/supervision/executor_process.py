@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 from collectors.clock import host_name
+from engine.lifeline import end_with
 from engine.resilience.executor import (
     CheckEnded,
     DriverHeard,
@@ -52,7 +53,6 @@ from engine.supervision.warm_ranks import WarmRanks
 from engine.supervision.wire import HEARD, connect, read_key
 from engine.training.checkpoint import newest_step
 from engine.training.config import RunConfig
-from engine.lifeline import end_with
 
 if TYPE_CHECKING:
     from engine.resilience.executor import Action, Happening

@@ -7,10 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.lifeline import end_with_parent
 from engine.training.config import RunConfig
 from engine.training.failure import log_path
 from engine.training.job import Job
-from engine.lifeline import end_with_parent
 from engine.training.worker import log_to, settle
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch.distributed.launcher.api import LaunchConfig
 
+from engine.lifeline import end_with_parent
 from engine.supervision.rank import run_rank
 from engine.supervision.task import Task
 from engine.training.agent import common, supervise
 from engine.training.failure import Finished, Interrupted, explain, log_path
-from engine.lifeline import end_with_parent
 
 if TYPE_CHECKING:
     from typing import TextIO

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.lifeline import end_with
 from engine.training.affinity import pin_process
 from engine.training.config import RunConfig
 from engine.training.failure import log_path
 from engine.training.job import Job
-from engine.lifeline import end_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable

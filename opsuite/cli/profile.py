@@ -63,9 +63,9 @@ def profile(
     reference = resolve_model(Settings.from_environment().home, model)
 
     from engine.serving.config import ServingConfig
-    from engine.serving.worker.profiling import profile_model, usual_length
+    from engine.serving.worker.profiling import longest_request, profile_model
 
-    longest = max_len or usual_length(reference.directory)
+    longest = longest_request(reference.directory, max_len)
     configs = [
         ServingConfig(
             device=device,

@@ -59,13 +59,15 @@ def create_api(
 def _tell_of_the_server(
     app: FastAPI, model: ServedModel, streams: Streams, metrics: Metrics
 ) -> None:
-    created = int(time.time())
+    card = ModelCard(id=model.name, created=int(time.time()), max_model_len=model.max_len)
     document = openapi_document(model.name)
 
     @app.get("/health")
     async def health() -> Health:
         if not streams.ready:
             raise ClosingError
+        if not streams.answers:
+            raise ApiError(503, "the engine is being replaced, or hangs", code="engine_silent")
         return Health()
 
     @app.get("/metrics")
@@ -78,12 +80,12 @@ def _tell_of_the_server(
 
     @app.get("/v1/models")
     async def models() -> ModelList:
-        return ModelList(data=[ModelCard(id=model.name, created=created)])
+        return ModelList(data=[card])
 
     @app.get("/v1/models/{name:path}")
     async def model_card(name: str) -> ModelCard:
         _require_model(name, model)
-        return ModelCard(id=model.name, created=created)
+        return card
 
 
 def _completion(raw: bytes, model: ServedModel, streams: Streams) -> Plan:

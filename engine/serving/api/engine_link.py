@@ -36,7 +36,7 @@ class EngineLink:
     """Of one event loop.
 
     Args:
-        deliver: takes tokens, and must not block.
+        patience_s: an engine that has requests and says nothing for so long is replaced.
 
     Attributes:
         alive: whether requests are taken: also while a dead engine is being replaced, but no
@@ -45,8 +45,10 @@ class EngineLink:
         restarts: so far.
     """
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: Start, *, patience_s: float = 300.0) -> None:
         self._start = start
+        self._patience_s = patience_s
+        self._spoke_s = 0.0
         self._deliver: Callable[[Sequence[Token]], None] = lambda _: None
         self._open = OpenRequests()
         self._process: asyncio.subprocess.Process | None = None
@@ -64,8 +66,16 @@ class EngineLink:
         """Of the engine's process; None while there is none."""
         return self._process.pid if self._process else None
 
+    @property
+    def answers(self) -> bool:
+        """Whether there is an engine, and it does not keep requests waiting for long."""
+        return self.alive and self._hears and self._silent_s() < self._patience_s / 10
+
     async def open(self, deliver: Callable[[Sequence[Token]], None]) -> Ready:
         """Start the engine and wait until it is ready.
+
+        Args:
+            deliver: takes tokens, and must not block.
 
         Raises:
             OpsuiteError: it cannot serve the model; as it says itself.
@@ -89,8 +99,19 @@ class EngineLink:
                 await self._end()
             self.alive = await self._again()
 
+    async def watch(self) -> None:
+        """Kill an engine that hangs; :meth:`run` replaces it."""
+        while self.alive:
+            await asyncio.sleep(min(1.0, self._patience_s / 10))
+            if self._hears and self._process and self._silent_s() > self._patience_s:
+                _log.error("the engine has said nothing for %.0f s", self._patience_s)
+                self._spoke_s = time.monotonic()
+                self._process.kill()
+
     def submit(self, requests: Sequence[GenerationRequest]) -> None:
         """Let requests join."""
+        if not self._open:
+            self._spoke_s = time.monotonic()
         self._open.add(requests)
         self._join(tuple(requests))
 
@@ -106,6 +127,10 @@ class EngineLink:
         self.alive = False
         await self._end()
 
+    def _silent_s(self) -> float:
+        """For how long an engine that has something to do has said nothing."""
+        return time.monotonic() - self._spoke_s if self._open else 0.0
+
     def _join(self, requests: tuple[GenerationRequest, ...]) -> None:
         if requests:
             self._send(Join(requests))
@@ -119,6 +144,7 @@ class EngineLink:
         if not isinstance(message, Progress):
             raise ChannelError(f"{type(message).__name__} out of turn")
         self.load = message.load
+        self._spoke_s = time.monotonic()
         self._join(self._open.take(message.tokens, message.unproven))
         if message.tokens:
             self._deliver(message.tokens)
@@ -146,6 +172,7 @@ class EngineLink:
             raise _raised(message)
         assert isinstance(message, Ready), "the first word"
         self._hears = True
+        self._spoke_s = time.monotonic()
         return message
 
     async def _again(self) -> bool:
@@ -153,7 +180,8 @@ class EngineLink:
         while not self._dies_too_often():
             try:
                 await self._begin()
-            except RunFailed:
+            except RunFailed as error:
+                _log.error("%s", error.what)
                 continue
             except OpsuiteError as error:
                 _log.error("%s", error)

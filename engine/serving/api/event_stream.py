@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from engine.serving.api.streams import Stream, Streams
 
 _HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+_LINE_ENDS = "\u0085\u2028\u2029"  # of Unicode; an event ends with none of them
 
 T = TypeVar("T")
 
@@ -35,6 +36,13 @@ async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) ->
         working.cancel()
         leaving.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+def _one_line(event: bytes) -> bytes:
+    """JSON without characters at which some clients break lines; they are inside of strings."""
+    for character in _LINE_ENDS:
+        event = event.replace(character.encode(), f"\\u{ord(character):04x}".encode())
+    return event
 
 
 async def _disconnect(receive: Receive) -> None:
@@ -67,7 +75,7 @@ class EventStream(Response):
     async def _events(self, stream: Stream) -> AsyncIterator[bytes]:
         try:
             async for chunk in self._chunks(stream):
-                yield chunk.model_dump_json(exclude=self._unasked).encode()
+                yield _one_line(chunk.model_dump_json(exclude=self._unasked).encode())
         except ApiError as error:  # the status line is sent already: the error is an event
             yield json.dumps(error.body).encode()
         yield b"[DONE]"

@@ -141,6 +141,7 @@ class ModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: Literal["opsuite"] = "opsuite"
+    max_model_len: int  # vLLM's: most tokens of prompt and completion
 
 
 class ModelList(BaseModel):

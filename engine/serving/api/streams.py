@@ -31,6 +31,8 @@ class EngineSide(Protocol):
 
     @property
     def alive(self) -> bool: ...
+    @property
+    def answers(self) -> bool: ...
     def submit(self, requests: Sequence[GenerationRequest]) -> None: ...
     def cancel(self, numbers: Sequence[int]) -> None: ...
 
@@ -57,6 +59,11 @@ class Streams:
     def engine_alive(self) -> bool:
         """Whether the engine works."""
         return self._engine.alive
+
+    @property
+    def answers(self) -> bool:
+        """Whether new requests are taken, and will be answered soon for all that is known."""
+        return self.ready and self._engine.answers
 
     @property
     def ready(self) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collectors.clock import host_name
-from collectors.errors import OpsuiteError
+from collectors.errors import OpsuiteError, UsageError
 from collectors.recorder import Identity, NullRecorder, Recorder, open_recorder
 from engine.lifeline import end_with_parent
 from engine.profiles.latency_fit import fit_latency
@@ -33,6 +33,7 @@ from engine.serving.worker.rank import open_rank
 
 if TYPE_CHECKING:
     from engine.profiles.latency import Latency
+    from engine.profiles.profile import Profile
     from engine.serving.paged.runner import PagedRunner
     from engine.serving.worker.calibration import Plan
     from engine.serving.worker.rank import Rank
@@ -104,17 +105,27 @@ def _latency(rank: Rank, runner: PagedRunner, plan: Plan | None) -> Latency:
     """As it is measured now, or as the profile says."""
     if plan is None:
         assert rank.config.profile, "without a plan there is a profile"
-        return (
-            read_profile(Path(rank.config.profile))
-            .find(op=rank.config.tp, pp=rank.config.pp)
-            .fit()
-            .latency
-        )
+        profile = read_profile(Path(rank.config.profile))
+        _check_is_of(profile, rank)
+        return profile.find(op=rank.config.tp, pp=rank.config.pp).fit().latency
     prefills, decodes = measure(runner, plan)
     return fit_latency(
         [(each.lengths, each.seconds) for each in prefills],
         [(each.batch, each.context_tokens, each.seconds) for each in decodes],
     ).latency
+
+
+def _check_is_of(profile: Profile, rank: Rank) -> None:
+    """UsageError: it is of another model, or of other numbers."""
+    shape = rank.model.config
+    expected = 2 * shape.n_layers * shape.kv_size * rank.dtype.itemsize
+    if profile.kv_bytes_per_token != expected:
+        raise UsageError(
+            f"it is of {profile.model}, with {profile.kv_bytes_per_token} bytes of keys and values"
+            f" a token; this model has {expected}",
+            where=str(rank.config.profile),
+            remedy="measure this model: opsuite profile MODEL --out FILE",
+        )
 
 
 def _recorder(start: Start) -> Recorder:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 import torch.distributed as dist
 
+from collectors.errors import UsageError
 from engine.models.huggingface import load_config
 from engine.overlap.tuning_cache import arch_of
 from engine.profiles.profile import Configuration, Profile
@@ -49,13 +50,20 @@ def profile_model(
     return profiles[0].model_copy(update={"configurations": together})
 
 
-def usual_length(directory: Path) -> int:
-    """Most tokens of a request, unless told.
+def longest_request(directory: Path, wanted: int | None) -> int:
+    """Most tokens of a request: as wanted, or as is usual.
 
     Raises:
-        UsageError, DataError: the directory's model cannot be used.
+        UsageError, DataError: the directory's model cannot be used, or not for so many.
     """
-    return min(load_config(directory).max_seq_len, MOST_TOKENS)
+    context = load_config(directory).max_seq_len
+    if wanted is not None and wanted > context:
+        raise UsageError(
+            f"the model's context holds {context} tokens",
+            where=f"--max-len {wanted}",
+            remedy=f"give at most {context}",
+        )
+    return wanted or min(context, MOST_TOKENS)
 
 
 def _profile(

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore
 
-from collectors.errors import DataError, UsageError
+from collectors.errors import UsageError
 from collectors.recorder import NullRecorder
 from engine.devices import pick_device
 from engine.groups.group import CurrentStep
@@ -114,14 +114,14 @@ def open_rank(start: Start, *, rank: int = 0, meeting: Path | None = None) -> Ra
 def _check_divides(config: ServingConfig, shape: ModelConfig) -> None:
     tp = config.tp
     if any(number % tp for number in (shape.n_heads, shape.n_kv_heads, shape.vocab_size)):
-        raise DataError(
+        raise UsageError(
             f"{tp} processes cannot share a model with {shape.n_heads} heads, {shape.n_kv_heads}"
             f" key heads and {shape.vocab_size} tokens",
             where=f"--tp {tp}",
             remedy="give a --tp that divides them all",
         )
     if config.pp > shape.n_layers:
-        raise DataError(
+        raise UsageError(
             f"{shape.n_layers} layers cannot be cut into {config.pp} stages",
             where=f"--pp {config.pp}",
             remedy=f"give at most {shape.n_layers}",

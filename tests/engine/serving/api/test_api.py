@@ -50,7 +50,7 @@ class ScriptedEngine:
     """Gives each request one token and then, unless it hangs, an end."""
 
     def __init__(self, finish: FinishReason | None, tokens: int = 1) -> None:
-        self.alive = True
+        self.alive = self.answers = True
         self.load = Load()
         self.restarts = 0
         self.cancelled: set[int] = set()

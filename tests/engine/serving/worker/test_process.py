@@ -14,7 +14,14 @@ import pytest
 pytest.importorskip("torch", reason="needs the engine extra")
 pytest.importorskip("transformers", reason="the oracle is not installed")
 
-from collectors.errors import DataError, RunFailed, UsageError
+from collectors.errors import RunFailed, UsageError
+from engine.profiles.profile import (
+    Configuration,
+    DecodeSample,
+    PrefillSample,
+    Profile,
+    write_profile,
+)
 from engine.scheduling.registry import LIVE_POLICIES
 from engine.serving.api.engine_link import EngineLink
 from engine.serving.config import ServingConfig
@@ -30,9 +37,10 @@ if TYPE_CHECKING:
 class Client:
     """Submits requests to an engine's process, and checks that each token comes once, in order."""
 
-    def __init__(self, directory: Path, **options: Any) -> None:
+    def __init__(self, directory: Path, *, patience_s: float = 60.0, **options: Any) -> None:
         config = ServingConfig(device="cpu", threads=1, **options)
-        self.link = EngineLink(Start(directory=str(directory), config=config.model_dump_json()))
+        start = Start(directory=str(directory), config=config.model_dump_json())
+        self.link = EngineLink(start, patience_s=patience_s)
         self.outputs: dict[int, list[int]] = {}
         self.finished: dict[int, FinishReason] = {}
         self.heard = asyncio.Event()
@@ -60,12 +68,13 @@ def converse(client: Client, body: Callable[[Client], Awaitable[None]]) -> None:
 
     async def whole() -> None:
         await client.link.open(client.take)
-        hearing = asyncio.create_task(client.link.run())
+        tasks = [asyncio.create_task(work) for work in (client.link.run(), client.link.watch())]
         try:
             await body(client)
         finally:
             await client.link.close()
-            hearing.cancel()
+            for task in tasks:
+                task.cancel()
 
     asyncio.run(whole())
     assert not [child for child in psutil.Process().children() if "worker" in child.cmdline()]
@@ -171,6 +180,23 @@ def test_a_killed_engine_is_replaced_and_no_token_lost(tiny: Path) -> None:
     assert broken.link.load.kv_usage == 0
 
 
+def test_an_engine_that_hangs_is_replaced(tiny: Path) -> None:
+    async def body(client: Client) -> None:
+        client.link.submit([drawn(0, 100)])
+        await client.until(lambda: len(client.outputs.get(0, ())) > 3)
+        assert client.link.pid
+        os.kill(client.link.pid, signal.SIGSTOP)
+        async with asyncio.timeout(60):
+            while client.link.answers:
+                await asyncio.sleep(0.05)
+        await client.until(lambda: 0 in client.finished)
+
+    client = Client(tiny, patience_s=2.0)
+    converse(client, body)
+    assert client.link.restarts == 1
+    assert len(client.outputs[0]) == 100
+
+
 def test_engines_that_die_at_once_are_not_started_for_ever(tiny: Path) -> None:
     async def body(client: Client) -> None:
         client.link.submit([drawn(0, 100)])
@@ -189,14 +215,18 @@ def test_engines_that_die_at_once_are_not_started_for_ever(tiny: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"tp": 8}, DataError),
+        ({"tp": 8}, UsageError),
         ({"kv_tokens": 16}, UsageError),
         ({"profile": "/nowhere.json"}, UsageError),
+        ({"profile": "another.json"}, UsageError),
     ],
 )
 def test_what_cannot_be_served_is_told(
-    tiny: Path, options: dict[str, Any], error: type[Exception]
+    tiny: Path, options: dict[str, Any], error: type[Exception], tmp_path: Path
 ) -> None:
+    if options.get("profile") == "another.json":
+        options = {"profile": str(tmp_path / "another.json")}
+        write_profile(profile_of_another_model(), tmp_path / "another.json")
     client = Client(tiny, **options)
 
     async def body() -> None:
@@ -207,6 +237,19 @@ def test_what_cannot_be_served_is_told(
 
     with pytest.raises(error):
         asyncio.run(body())
+
+
+def profile_of_another_model() -> Profile:
+    prefills = tuple(PrefillSample(lengths=(n,), seconds=0.01 * n) for n in (1, 2, 4))
+    decodes = tuple(DecodeSample(batch=n, context_tokens=9, seconds=0.01) for n in (1, 2, 4))
+    one = Configuration(weight_bytes=(1,), prefill=prefills, decode=decodes)
+    return Profile(
+        model="another",
+        device="a CPU",
+        origin="measured",
+        kv_bytes_per_token=1,
+        configurations=(one,),
+    )
 
 
 def test_an_engine_that_ends_before_it_is_ready_is_told(tmp_path: Path, tiny: Path) -> None:
