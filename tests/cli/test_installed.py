@@ -20,7 +20,7 @@ for name in ("collectors", "engine", "playbooks", "tui", "opsuite"):
             print("lacks", error.name, module.name)
 """
 EXTRAS = {"torch", "triton", "safetensors", "tokenizers", "fastapi", "starlette", "uvicorn"}
-EXTRAS |= {"httpx", "msgspec", "opentelemetry"}
+EXTRAS |= {"h11", "httpx", "jinja2", "msgspec", "opentelemetry"}
 
 
 def test_every_module_imports_or_lacks_an_extra() -> None:
