@@ -63,3 +63,8 @@ class ModelConfig(Config):
     def kv_size(self) -> int:
         """Width of all key heads together, and of all value heads."""
         return self.n_kv_heads * self.head_dim
+
+    @property
+    def kv_values(self) -> int:
+        """Numbers in the keys and values of one token, over all layers."""
+        return 2 * self.n_layers * self.kv_size

@@ -7,8 +7,19 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from collectors.configuration import Config
+from collectors.errors import UsageError
 from engine.scheduling.limits import MakeRoom
 from engine.scheduling.registry import LIVE_POLICIES
+
+
+def require_in_context(max_len: int | None, context: int) -> None:
+    """UsageError: the model's context is shorter than ``max_len`` tokens."""
+    if max_len is not None and max_len > context:
+        raise UsageError(
+            f"the model's context holds {context} tokens",
+            where=f"--max-len {max_len}",
+            remedy=f"give at most {context}",
+        )
 
 
 class ServingConfig(Config):

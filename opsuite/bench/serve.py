@@ -83,7 +83,6 @@ def _write_profile(costs: Costs, model: Path, path: Path) -> Latency:
         write_profile,
     )
 
-    shape = load_config(model)
     configuration = Configuration(
         weight_bytes=((model / "model.safetensors").stat().st_size,),
         prefill=tuple(
@@ -99,7 +98,7 @@ def _write_profile(costs: Costs, model: Path, path: Path) -> Latency:
         device="a CPU, 1 thread",
         origin="measured",
         note="through the whole server, from one iteration's beginning to the next",
-        kv_bytes_per_token=2 * shape.n_layers * shape.n_kv_heads * shape.head_dim * 4,
+        kv_bytes_per_token=4 * load_config(model).kv_values,
         configurations=(configuration,),
     )
     write_profile(profile, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -46,7 +47,7 @@ class StreamOptions(Body):
     )
 
 
-class GenerationBody(Body):
+class GenerationBody(Body, ABC):
     """How tokens are chosen, and what ends them.
 
     Beside OpenAI's parameters there are some of vLLM's: ``top_k``, ``min_p``,
@@ -116,14 +117,14 @@ class GenerationBody(Body):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     @property
+    @abstractmethod
     def most_tokens(self) -> int | None:
         """Most tokens of each choice; None: not said."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def logprobs_asked(self) -> int | None:
         """How many most likely tokens are told with each; None: nothing is told."""
-        raise NotImplementedError
 
 
 class Usage(BaseModel):

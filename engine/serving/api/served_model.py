@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from collectors.errors import DataError, UsageError
+from collectors.errors import DataError
 from engine.models.huggingface import load_config
 from engine.models.tokenizer import load_tokenizer
 from engine.serving.api.chat_template import ChatTemplate, load_chat_template
 from engine.serving.api.detokenizer import Vocabulary
+from engine.serving.config import require_in_context
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,12 +80,7 @@ def load_served_model(
             remedy="put the model's own tokenizer.json beside its weights",
         )
     context = config.max_seq_len
-    if max_len and max_len > context:
-        raise UsageError(
-            f"the model's context holds {context} tokens",
-            where=f"--max-len {max_len}",
-            remedy=f"give at most {context}",
-        )
+    require_in_context(max_len, context)
     return ServedModel(
         name=name or directory.resolve().name,
         tokenizer=tokenizer,

@@ -135,7 +135,7 @@ def singles(cache: PagedCache, parts: Sequence[Part], window: int) -> Singles:
     if cache.storage.device_blocks.is_cuda:
         from engine.serving.paged.kernel_singles import KernelSingles
 
-        return KernelSingles(cache, parts, window)
+        return KernelSingles.of(cache, parts, window)
     return ViewSingles(cache, parts, window)
 
 

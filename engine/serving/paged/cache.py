@@ -13,6 +13,7 @@ from engine.serving.paged.prefixes import PrefixIndex
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from engine.scheduling.iteration import Iteration
     from engine.scheduling.limits import Limits
     from engine.serving.paged.moves import Move, Mover
     from engine.serving.paged.prefixes import Prefix
@@ -175,6 +176,17 @@ class PagedCache:
         assert not table.blocks, "it is on the host"
         self.extend(number, len(table.host) * self.block_tokens)
         self._uploading[number] = self._mover.upload(table.host, table.blocks)
+
+    def move(self, iteration: Iteration) -> None:
+        """Begin to move, as an iteration says; where it waits, until all have arrived.
+
+        Those that leave the device go first: then those that come may have their blocks.
+        """
+        for jobs, begin in ((iteration.offload, self.offload), (iteration.upload, self.upload)):
+            for job in jobs:
+                begin(job.number)
+            if iteration.waits:
+                self.collect([job.number for job in jobs])
 
     def arrived(self) -> list[int]:
         """Sequences whose move is over; :meth:`collect` makes it count."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.kernels.paged_attention import paged_attention
+from engine.serving.paged.kernel_singles import KernelSingles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,9 +102,9 @@ class FixedAttention:
         device = cache.storage.device_blocks.device
         self._storage = cache.storage
         self._block_tokens = cache.block_tokens
-        self._window = window
         self._tables = torch.zeros(size, blocks, dtype=torch.int32, device=device)
         self._lengths = torch.ones(size, dtype=torch.int32, device=device)
+        self._singles = KernelSingles(cache, self._tables, self._lengths, window)
         self._slots = torch.zeros(size, dtype=torch.long, device=device)
         self.positions = torch.zeros(size, dtype=torch.long, device=device)
         self.giving: Tensor | None = None
@@ -133,14 +133,6 @@ class FixedAttention:
 
     def attend(self, layer: int, q: Tensor) -> Tensor:
         """q [B, Hq, Dh] to [B, Hq Dh]."""
-        return paged_attention(
-            q,
-            self._storage.keys[layer][0],
-            self._storage.values[layer][0],
-            self._tables,
-            self._lengths,
-            block_tokens=self._block_tokens,
-            window=self._window,
-        ).flatten(1)
+        return self._singles.attend(layer, q).flatten(1)
 
     attend_last = attend

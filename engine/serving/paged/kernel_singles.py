@@ -18,18 +18,29 @@ if TYPE_CHECKING:
 
 
 class KernelSingles:
-    """One token each of several sequences."""
+    """One token each of several sequences.
 
-    def __init__(self, cache: PagedCache, parts: Sequence[Part], window: int) -> None:
-        device = cache.storage.device_blocks.device
+    Args:
+        tables, lengths: see :func:`~engine.kernels.paged_attention.paged_attention`; read anew at
+            every call.
+    """
+
+    def __init__(self, cache: PagedCache, tables: Tensor, lengths: Tensor, window: int) -> None:
         self._storage = cache.storage
         self._block_tokens = cache.block_tokens
+        self._tables = tables
+        self._lengths = lengths
         self._window = window
+
+    @classmethod
+    def of(cls, cache: PagedCache, parts: Sequence[Part], window: int) -> KernelSingles:
+        """Of these parts."""
+        device = cache.storage.device_blocks.device
         widest = max(len(part.table.blocks) for part in parts)
         rows = [part.table.blocks + [0] * (widest - len(part.table.blocks)) for part in parts]
-        self._tables = torch.tensor(rows, device=device, dtype=torch.int32)
-        ends = [part.end for part in parts]
-        self._lengths = torch.tensor(ends, device=device, dtype=torch.int32)
+        tables = torch.tensor(rows, device=device, dtype=torch.int32)
+        lengths = torch.tensor([part.end for part in parts], device=device, dtype=torch.int32)
+        return cls(cache, tables, lengths, window)
 
     def attend(self, layer: int, q: Tensor) -> Tensor:
         """q [n, Hq, Dh] to [n, Hq, Dh]."""

@@ -1,4 +1,4 @@
-"""Does what an iteration says: moves keys and values, and computes scores."""
+"""Computes the scores that an iteration asks for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.models.transformer import Transformer
-    from engine.scheduling.iteration import Iteration, Work
+    from engine.scheduling.iteration import Work
     from engine.serving.paged.cache import PagedCache
     from engine.serving.paged.decode_graph import DecodeGraphs
     from engine.serving.paged.pipe import Pipe
@@ -48,21 +48,6 @@ class PagedRunner:
         return DecodeGraphs(
             self._network, self.cache, window=self._window, longest=model.config.max_seq_len
         )
-
-    @torch.inference_mode()
-    def move(self, iteration: Iteration) -> None:
-        """Begin to move, as an iteration says; where it waits, until all have arrived.
-
-        Those that leave the device go first: then those that come may have their blocks.
-        """
-        for jobs, begin in (
-            (iteration.offload, self.cache.offload),
-            (iteration.upload, self.cache.upload),
-        ):
-            for job in jobs:
-                begin(job.number)
-            if iteration.waits:
-                self.cache.collect([job.number for job in jobs])
 
     @torch.inference_mode()
     def compute(self, work: Sequence[Work], texts: Mapping[int, Sequence[int]]) -> Tensor:

@@ -45,6 +45,11 @@ class Engine:
         self._lives = Lives(recorder)
 
     @property
+    def iterations(self) -> int:
+        """Decided so far."""
+        return self._lives.iterations
+
+    @property
     def in_flight(self) -> int:
         """Iterations whose outcome has not been told."""
         return len(self._in_flight)

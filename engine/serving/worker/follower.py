@@ -46,7 +46,7 @@ def _follow(channel: Channel[ToFollower]) -> NoReturn:
         told = channel.receive_one()
         assert isinstance(told, Told), "nothing else is left to say"
         _, iteration = engine.step(told.tick)
-        runner.move(iteration)
+        runner.cache.move(iteration)
         scores = runner.compute(iteration.work, engine.texts(iteration.work))
         if chooses and iteration.work:
             candidates = engine.candidates(iteration.work)

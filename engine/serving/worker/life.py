@@ -40,6 +40,11 @@ class Lives:
         self._preempted: set[int] = set()
         self._counts = dict.fromkeys(_COUNTED, 0)
 
+    @property
+    def iterations(self) -> int:
+        """That computed anything, so far."""
+        return self._counts["iterations"]
+
     def arrived(self, request: GenerationRequest) -> None:
         """It has come."""
         self._recorder.event(

@@ -80,7 +80,7 @@ class Loop:
                 self._followers.tell(tick)
             tokens, iteration = self._engine.step(tick)
             self._report(tokens, iteration)
-            self._runner.move(iteration)
+            self._runner.cache.move(iteration)
             self._idle = iteration.idle
             if iteration.work:
                 self._compute(iteration.work, decided_ns)
@@ -165,7 +165,7 @@ class Loop:
         self._end(tuple(chosen), frozenset(failed))
 
     def _record(self, work: tuple[Work, ...], start_ns: int, end_ns: int) -> None:
-        number, cache = self._engine.load().iterations, self._runner.cache
+        number, cache = self._engine.iterations, self._runner.cache
         decoding = sum(each.tokens == 1 and each.job.decodes for each in work)
         kind = "decode" if decoding == len(work) else "mixed" if decoding else "prefill"
         self._recorder.record_span(kind, start_ns, end_ns, number)

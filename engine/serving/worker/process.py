@@ -117,8 +117,7 @@ def _latency(rank: Rank, runner: PagedRunner, plan: Plan | None) -> Latency:
 
 def _check_is_of(profile: Profile, rank: Rank) -> None:
     """UsageError: it is of another model, or of other numbers."""
-    shape = rank.model.config
-    expected = 2 * shape.n_layers * shape.kv_size * rank.dtype.itemsize
+    expected = rank.model.config.kv_values * rank.dtype.itemsize
     if profile.kv_bytes_per_token != expected:
         raise UsageError(
             f"it is of {profile.model}, with {profile.kv_bytes_per_token} bytes of keys and values"

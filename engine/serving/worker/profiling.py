@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Self
 import torch
 import torch.distributed as dist
 
-from collectors.errors import UsageError
 from engine.models.huggingface import load_config
 from engine.overlap.tuning_cache import arch_of
 from engine.profiles.profile import Configuration, Profile
+from engine.serving.config import require_in_context
 from engine.serving.wire import Start
 from engine.serving.worker.calibration import full_plan, measure
 from engine.serving.worker.group import Followers, Terms, environment
@@ -57,12 +57,7 @@ def longest_request(directory: Path, wanted: int | None) -> int:
         UsageError, DataError: the directory's model cannot be used, or not for so many.
     """
     context = load_config(directory).max_seq_len
-    if wanted is not None and wanted > context:
-        raise UsageError(
-            f"the model's context holds {context} tokens",
-            where=f"--max-len {wanted}",
-            remedy=f"give at most {context}",
-        )
+    require_in_context(wanted, context)
     return wanted or min(context, MOST_TOKENS)
 
 
@@ -95,7 +90,7 @@ def _profile(
         origin="measured",
         note=f"{str(dtype).removeprefix('torch.')}, torch {torch.__version__},"
         f" medians of {rounds} rounds, each until the chosen tokens are on the host",
-        kv_bytes_per_token=2 * shape.n_layers * shape.kv_size * dtype.itemsize,
+        kv_bytes_per_token=shape.kv_values * dtype.itemsize,
         configurations=(
             Configuration(
                 op=config.tp,

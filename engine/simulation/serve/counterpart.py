@@ -40,8 +40,7 @@ class Counterpart:
             device=torch.device("cpu"),
             dtype=torch.float32,
         )
-        values = 2 * shape.n_layers * shape.n_kv_heads * shape.head_dim
-        self._bytes_per_token = values * torch.float32.itemsize
+        self._bytes_per_token = shape.kv_values * torch.float32.itemsize
         self._policy = make_policy(config.policy, Knowledge(profile=known))
         self._began_s = 0.0
 

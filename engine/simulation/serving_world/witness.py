@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from engine.scheduling.iteration import Iteration, Work
+    from engine.scheduling.iteration import Work
     from engine.scheduling.limits import Limits
     from engine.serving.paged.moves import Move
 
@@ -70,7 +70,7 @@ class _Late:
 
 
 class Witness:
-    """Runs iterations like :class:`~engine.serving.paged.runner.PagedRunner`."""
+    """Computes iterations like :class:`~engine.serving.paged.runner.PagedRunner`."""
 
     def __init__(self, limits: Limits) -> None:
         storage = Storage(_SHAPE, limits, device=torch.device("cpu"), dtype=torch.float32)
@@ -79,17 +79,6 @@ class Witness:
         self.cache = PagedCache(storage, limits, salt=b"witness", mover=LateMover(storage))
         self._written: NDArray[np.float32] = storage.keys[0][0, 0, :, 0].numpy()
         self._tokens = limits.block_tokens
-
-    def move(self, iteration: Iteration) -> None:
-        """Begin to move, as an iteration says; where it waits, all arrive."""
-        for jobs, begin in (
-            (iteration.offload, self.cache.offload),
-            (iteration.upload, self.cache.upload),
-        ):
-            for job in jobs:
-                begin(job.number)
-            if iteration.waits:
-                self.cache.collect([job.number for job in jobs])
 
     def compute(self, work: Sequence[Work], texts: Mapping[int, Sequence[int]]) -> None:
         """WitnessError: what is there is another request's."""

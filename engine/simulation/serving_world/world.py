@@ -165,7 +165,7 @@ class ServingWorld:
         self._at_work.append({each.job.number for each in iteration.work})
         self._told = set[int]().union(*self._at_work)
         self._idle = iteration.idle
-        self._runner.move(iteration)
+        self._runner.cache.move(iteration)
         if iteration.work:
             self._computed.append(self._compute(iteration.work))
         else:

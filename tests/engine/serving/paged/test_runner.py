@@ -51,7 +51,7 @@ class Chaos:
 
     def step(self) -> None:
         iteration = self.iteration()
-        self.runner.move(iteration)
+        self.runner.cache.move(iteration)
         moved = set(self.cache.arrived())
         self.cache.collect(moved)
         scores = self.runner.compute(iteration.work, self.texts)

@@ -92,7 +92,7 @@ class Driver:
             output.append(token.token)
             if token.finish:
                 self.finished[token.number] = token.finish
-        self.runner.move(iteration)
+        self.runner.cache.move(iteration)
         self._outcome = None
         if iteration.work:
             scores = self.runner.compute(iteration.work, self.engine.texts(iteration.work))

@@ -108,7 +108,7 @@ def test_equal_ticks_give_equal_decisions(
     again, runner = engine_of(oracle.model, policy, limits)
     for tick, expected in zip(driven.ticks, driven.iterations, strict=True):
         _, iteration = again.step(tick)
-        runner.move(iteration)
+        runner.cache.move(iteration)
         runner.compute(iteration.work, again.texts(iteration.work))
         assert told(iteration) == told(expected)
 
