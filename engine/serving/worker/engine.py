@@ -80,12 +80,12 @@ class Engine:
         tokens = [token for outcome in tick.outcomes for token in self._complete(outcome, now)]
         self.cache.collect(tick.moved)
         self._arrive(tick.moved, now)
+        for request in tick.joined:
+            self._join(request, now)
         for number in tick.withdrawn:
             if sequence := self._sequences.get(number):
                 self._lives.cancelled(sequence)
                 self._withdraw(number, now)
-        for request in tick.joined:
-            self._join(request, now)
         self._release()
         iteration = self._schedule(now)
         if iteration.work:

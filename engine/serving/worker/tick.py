@@ -32,12 +32,12 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         now: seconds of the first rank's clock.
         outcomes: of iterations that have ended, in the order in which they were decided.
         moved: numbers of requests whose keys and values have arrived on the other side.
-        withdrawn: requests that are no longer wanted.
         joined: new requests.
+        withdrawn: requests that are no longer wanted; some may have come just now.
     """
 
     now: float
     outcomes: tuple[Outcome, ...] = ()
     moved: tuple[int, ...] = ()
-    withdrawn: tuple[int, ...] = ()
     joined: tuple[GenerationRequest, ...] = ()
+    withdrawn: tuple[int, ...] = ()

@@ -123,6 +123,14 @@ def told(iteration: Iteration) -> Any:
     )
 
 
+def test_who_comes_and_goes_at_once_leaves_nothing(oracle: Any, driver: Any) -> None:
+    driven = driver(oracle.model, "fcfs", tight(MakeRoom.RECOMPUTE), 0)
+    driven.step(requests_of(oracle)[:1], [0])
+    driven.step([], [])
+    assert not driven.given
+    assert driven.engine.load().waiting == driven.runner.cache.used == 0
+
+
 def test_a_resumed_request_goes_on_where_it_was(oracle: Any, driver: Any) -> None:
     drawn = SamplingParameters(temperature=1.5, seed=11)
 
