@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from engine.simulation.planted.bugs import BUGS, catch
+from engine.simulation.seeds import in_batches, new_pool
 from engine.simulation.world.world import World
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from engine.simulation.world.world import Outcome
 
 _BATCH = 100
-PROCESSES = 2
 
 
 @dataclass(kw_only=True)
@@ -68,18 +66,16 @@ def run_seeds(seeds: Sequence[int]) -> Tally:
 
 
 def run_campaign(seeds: int, progress: Callable[[Tally], None] | None = None) -> Tally:
-    """Seeds from 0 on, in :data:`PROCESSES` processes.
+    """Seeds from 0 on, in several processes.
 
     Args:
         progress: told what came of all so far, now and then.
     """
     whole = Tally()
-    batches = [range(first, min(first + _BATCH, seeds)) for first in range(0, seeds, _BATCH)]
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        for tally in pool.map(run_seeds, batches):
-            whole.join(tally)
-            if progress is not None:
-                progress(whole)
+    for tally in in_batches(run_seeds, seeds, batch=_BATCH):
+        whole.join(tally)
+        if progress is not None:
+            progress(whole)
     return whole
 
 
@@ -89,6 +85,6 @@ def catch_planted(most: int) -> dict[str, Outcome | None]:
     Args:
         most: seeds from 0 on.
     """
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+    with new_pool() as pool:
         found = pool.map(catch, BUGS, [range(most)] * len(BUGS))
         return dict(zip(BUGS, found, strict=True))

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import signal
 import socket
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,15 +26,17 @@ from engine.serving.config import ServingConfig
 from engine.serving.wire import TO_ENGINE, Ready, Refusal, Start, ToEngine
 from engine.serving.worker.calibration import brief_plan, measure
 from engine.serving.worker.engine import Engine
-from engine.serving.worker.group import Followers, Terms
+from engine.serving.worker.first_rank import first_rank
+from engine.serving.worker.group import Terms
 from engine.serving.worker.loop import Loop
-from engine.serving.worker.rank import open_rank
 
 if TYPE_CHECKING:
     from engine.profiles.latency import Latency
     from engine.profiles.profile import Profile
+    from engine.scheduling.limits import Limits
     from engine.serving.paged.runner import PagedRunner
     from engine.serving.worker.calibration import Plan
+    from engine.serving.worker.first_rank import FirstRank
     from engine.serving.worker.rank import Rank
 
 _log = logging.getLogger(__name__)
@@ -71,34 +72,29 @@ def _serve(channel: Channel[ToEngine]) -> None:
     start = channel.receive_one()
     assert isinstance(start, Start), "the first message"
     config = ServingConfig.model_validate_json(start.config)
-    salt = secrets.token_bytes(16)
-    with ExitStack() as stack:
-        followers = None
-        if config.ranks > 1:
-            followers = stack.enter_context(Followers(start, config, salt=salt))
-        rank = open_rank(start, meeting=followers.meeting if followers else None)
-        limits = rank.limits()
-        plan = None if config.profile else brief_plan(limits, max_len=rank.max_len)
-        if followers:
-            followers.agree(Terms(limits=limits, plan=plan))
-        runner = rank.runner(limits, salt)
-        latency = _latency(rank, runner, plan)
-        if followers:
-            followers.agree(Terms(limits=limits, latency=latency))
-        recorder = _recorder(start)
-        stack.callback(recorder.close)
-        policy = make_policy(config.policy, Knowledge(profile=latency))
-        engine = Engine(policy, limits, runner.cache, recorder)
-        kv_tokens = limits.blocks * limits.block_tokens
-        recorder.event("engine.ready", value=kv_tokens, attributes={"policy": policy.name})
-        channel.send(
-            Ready(
-                kv_tokens=kv_tokens,
-                block_tokens=limits.block_tokens,
-                policy=policy.name,
-            )
-        )
-        Loop(engine, runner, channel, recorder, followers=followers, stages=config.pp).run()
+
+    def plan_of(limits: Limits, max_len: int) -> Plan | None:
+        return None if config.profile else brief_plan(limits, max_len=max_len)
+
+    with first_rank(start, config, plan_of) as first:
+        latency = _latency(first.rank, first.runner, first.plan)
+        if first.followers:
+            first.followers.agree(Terms(limits=first.limits, latency=latency))
+        with closing(_recorder(start)) as recorder:
+            _compute(first, latency, channel, recorder)
+
+
+def _compute(
+    first: FirstRank, latency: Latency, channel: Channel[ToEngine], recorder: Recorder
+) -> None:
+    config, cache = first.rank.config, first.runner.cache
+    policy = make_policy(config.policy, Knowledge(profile=latency))
+    engine = Engine(policy, first.limits, cache, recorder)
+    kv_tokens = first.limits.blocks * cache.block_tokens
+    recorder.event("engine.ready", value=kv_tokens, attributes={"policy": policy.name})
+    ready = Ready(kv_tokens=kv_tokens, block_tokens=cache.block_tokens, policy=policy.name)
+    channel.send(ready)
+    Loop(engine, first.runner, channel, recorder, followers=first.followers, stages=config.pp).run()
 
 
 def _latency(rank: Rank, runner: PagedRunner, plan: Plan | None) -> Latency:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -16,15 +13,16 @@ from engine.profiles.profile import Configuration, Profile
 from engine.serving.config import require_in_context
 from engine.serving.wire import Start
 from engine.serving.worker.calibration import full_plan, measure
-from engine.serving.worker.group import Followers, Terms, environment
-from engine.serving.worker.rank import open_rank
+from engine.serving.worker.first_rank import first_rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from engine.models.transformer import Transformer
+    from engine.scheduling.limits import Limits
     from engine.serving.config import ServingConfig
+    from engine.serving.worker.calibration import Plan
 
 MOST_TOKENS = 4096  # of a request, unless told: a model's whole context may take hours
 
@@ -66,23 +64,22 @@ def _profile(
 ) -> Profile:
     """Of one number of ranks, of which this process is the first."""
     start = Start(directory=str(directory.resolve()), config=config.model_dump_json())
-    salt = secrets.token_bytes(16)
-    with ExitStack() as stack:
-        followers = None
-        if config.ranks > 1:
-            os.environ.update(environment())
-            followers = stack.enter_context(Followers(start, config, salt=salt))
-        rank = open_rank(start, meeting=followers.meeting if followers else None)
-        if followers:
-            stack.callback(dist.destroy_process_group)
-        limits = rank.limits()
-        plan = full_plan(limits, max_len=rank.max_len, rounds=rounds)
-        if followers:
-            followers.agree(Terms(limits=limits, plan=plan))
-        runner = rank.runner(limits, salt)
-        weight_bytes = _weight_bytes(rank.model)
-        with _Activations(rank.device) as activations:
-            prefills, decodes = measure(runner, plan, lambda text: told(f"tp {config.tp}: {text}"))
+
+    def plan_of(limits: Limits, max_len: int) -> Plan:
+        return full_plan(limits, max_len=max_len, rounds=rounds)
+
+    with first_rank(start, config, plan_of) as first:
+        try:
+            rank, plan = first.rank, first.plan
+            assert plan is not None, "there is always something to measure"
+            weight_bytes = _weight_bytes(rank.model)
+            with _Activations(rank.device) as activations:
+                prefills, decodes = measure(
+                    first.runner, plan, lambda text: told(f"tp {config.tp}: {text}")
+                )
+        finally:
+            if first.followers:
+                dist.destroy_process_group()
     shape, dtype = rank.model.config, rank.dtype
     return Profile(
         model=name,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
+from engine.simulation.seeds import in_batches
 from engine.simulation.serving_world.world import ServingWorld
 
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from engine.simulation.serving_world.world import Outcome
 
 _BATCH = 10
-PROCESSES = 2
 
 
 @dataclass(kw_only=True)
@@ -49,14 +47,12 @@ class Tally:
 
 
 def run_campaign(seeds: int) -> Iterator[Tally]:
-    """Seeds from 0 on, in :data:`PROCESSES` processes; what came of all so far, now and then."""
+    """Seeds from 0 on, in several processes; what came of all so far, now and then."""
     tally = Tally()
-    batches = [range(first, min(first + _BATCH, seeds)) for first in range(0, seeds, _BATCH)]
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        for outcomes in pool.map(_run, batches):
-            for outcome in outcomes:
-                tally.add(outcome)
-            yield tally
+    for outcomes in in_batches(_run, seeds, batch=_BATCH):
+        for outcome in outcomes:
+            tally.add(outcome)
+        yield tally
 
 
 def _run(seeds: Sequence[int]) -> list[Outcome]:

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from opsuite.bench.result import Row
+from opsuite.bench.seeds import broken_row, fault_rows
 from opsuite.output import narrate
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 CATCH_WITHIN = 3_000
 """Seeds within which every planted bug must show."""
-_SHOWN = 10
 _TOLD_EVERY = 1_000
 
 
@@ -35,7 +35,11 @@ def measure(seeds: int) -> list[Row]:
     wall_s = time.perf_counter() - begun_s
     narrate("planting bugs")
     caught = catch_planted(CATCH_WITHIN)
-    return [*_seed_rows(tally, wall_s), _planted_row(caught), *_fault_rows(tally)]
+    return [
+        *_seed_rows(tally, wall_s),
+        _planted_row(caught),
+        *fault_rows(tally.faults, tally.seeds),
+    ]
 
 
 def _tell(tally: Tally) -> None:
@@ -44,10 +48,9 @@ def _tell(tally: Tally) -> None:
 
 
 def _seed_rows(tally: Tally, wall_s: float) -> list[Row]:
-    from engine.simulation.campaign import PROCESSES
+    from engine.simulation.seeds import PROCESSES
 
     seeds = tally.seeds
-    broken = [f"seed {seed}: {what}" for seed, what in sorted(tally.broken.items())[:_SHOWN]]
     ends = ", ".join(f"{count} {status}" for status, count in tally.statuses.most_common())
     unseen = "a corruption whose numbers went with a process that ended or was replaced"
     return [
@@ -60,15 +63,7 @@ def _seed_rows(tally: Tally, wall_s: float) -> list[Row]:
             rounds=seeds,
             note=f"{PROCESSES} processes, {wall_s:.0f} s",
         ),
-        Row(
-            name="invariants broken",
-            value=len(tally.broken),
-            unit="",
-            rounds=seeds,
-            target="0",
-            met=not tally.broken,
-            note="; ".join(broken),
-        ),
+        broken_row(tally.broken, seeds),
         Row(
             name="corruptions that nobody could see",
             value=len(tally.tainted),
@@ -93,10 +88,3 @@ def _planted_row(caught: Mapping[str, Outcome | None]) -> Row:
         met=not missed,
         note=f"within {max(found, default=0)} seeds" + (f"; missed: {missed}" if missed else ""),
     )
-
-
-def _fault_rows(tally: Tally) -> list[Row]:
-    return [
-        Row(name=f"fault: {fault}", value=count, unit="", rounds=tally.seeds)
-        for fault, count in tally.faults.most_common()
-    ]

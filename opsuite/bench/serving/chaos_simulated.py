@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opsuite.bench.result import Row
+from opsuite.bench.seeds import broken_row, fault_rows
 from opsuite.output import narrate
 
 if TYPE_CHECKING:
     from engine.simulation.serving_world.campaign import Tally
 
 LEAST_H = 2.0
-_SHOWN = 10
 _TOLD_EVERY = 100
 
 
@@ -28,13 +28,12 @@ def measure_simulated(seeds: int) -> list[Row]:
     for tally in run_campaign(seeds):
         if tally.seeds % _TOLD_EVERY == 0:
             narrate(f"{tally.seeds:,} seeds, {len(tally.broken)} broken")
-    return [*_rows(tally), *_fault_rows(tally)]
+    return [*_rows(tally), *fault_rows(tally.faults, tally.seeds)]
 
 
 def _rows(tally: Tally) -> list[Row]:
     hours, seeds = tally.simulated_s / 3600, tally.seeds
     ends = ", ".join(f"{count:,} {end}" for end, count in tally.ends.most_common())
-    broken = [f"seed {seed}: {what}" for seed, what in sorted(tally.broken.items())[:_SHOWN]]
     return [
         Row(
             name="simulated time",
@@ -47,20 +46,5 @@ def _rows(tally: Tally) -> list[Row]:
         ),
         Row(name="requests", value=tally.ends.total(), unit="", rounds=seeds, note=ends),
         Row(name="preemptions", value=tally.preemptions, unit="", rounds=seeds),
-        Row(
-            name="invariants broken",
-            value=len(tally.broken),
-            unit="",
-            rounds=seeds,
-            target="0",
-            met=not tally.broken,
-            note="; ".join(broken),
-        ),
-    ]
-
-
-def _fault_rows(tally: Tally) -> list[Row]:
-    return [
-        Row(name=f"fault: {fault}", value=count, unit="", rounds=tally.seeds)
-        for fault, count in tally.faults.most_common()
+        broken_row(tally.broken, seeds),
     ]
