@@ -64,7 +64,8 @@ class Pair:
     """Of a policy in one round.
 
     Attributes:
-        live, simulated: mean JCT in seconds.
+        live, simulated: mean JCT in seconds, at the client: the simulated engine's, and what a
+            client waits beyond.
         at_speed: simulated with iterations that take ``slower`` times what was calibrated.
         slower: with that the simulated engine is at work for as long as the live one was.
     """
@@ -136,12 +137,14 @@ class Agreement:
             slower, at_its_speed = at_speed(self._doubles[policy], workload, latency, busy_s)
             pair = Pair(
                 live=found.times.all.jct.mean,
-                simulated=_mean_jct(self._doubles[policy].serve(workload, latency)),
-                at_speed=_mean_jct(at_its_speed),
+                simulated=costs.outside_s
+                + _mean_jct(self._doubles[policy].serve(workload, latency)),
+                at_speed=costs.outside_s + _mean_jct(at_its_speed),
                 slower=slower,
             )
             narrate(
-                f"  {policy}: live {pair.live:.3f} s, simulated {pair.simulated:.3f} s, and"
+                f"  {policy}: live {pair.live:.3f} s, {costs.outside_s:.3f} s of it outside the"
+                f" engine; simulated {pair.simulated:.3f} s, and"
                 f" {pair.at_speed:.3f} s at {pair.slower:.2f} x the time"
             )
             self._pairs[point][policy].append(pair)

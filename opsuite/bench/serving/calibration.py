@@ -2,7 +2,7 @@
 
 A profile has the model's pass alone. A server also hears of requests, decides, and sends tokens on;
 with a small model on a CPU that is a quarter of an iteration. So known work is sent through the
-whole server, and the times are those that it records.
+whole server, and the times are those that it records. What a client waits beyond is told apart.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from engine.simulation.serve.request import Workload
     from opsuite.bench.serving.iterations import Spent
     from opsuite.bench.serving.live import LiveServer
+    from opsuite.serving_load.open_loop import Replay
 
 _REPEATS = 2
 _PATIENCE_S = 120.0
 _BATCHES, _CONTEXTS, _DECODED = (1, 2, 4), (24, 200, 700), 64
 _PROMPTS = (16, 64, 192, 448)
-_ALONE = 4  # times
+_ALONE, _ALONE_OUTPUT = 4, 2  # times, and tokens
 _FOLLOWING = 8  # prompts, one after the other, beside decodes
 _BESIDE, _BESIDE_OUTPUT, _BESIDE_S = 8, 120, 0.1  # tokens of the decodes; seconds until they run
 
@@ -59,11 +60,13 @@ class Costs:
         decodes: (batch, context tokens of all, seconds).
         prefills: of one prompt alone (length, seconds).
         mixed: (length, seconds of the decodes beside it alone, seconds).
+        outside_s: what a client of a prompt alone waits beyond its iterations: HTTP, both ways.
     """
 
     decodes: list[tuple[int, int, float]] = field(default_factory=list)
     prefills: list[tuple[int, float]] = field(default_factory=list)
     mixed: list[tuple[int, float, float]] = field(default_factory=list)
+    outside_s: float = 0.0
 
     def latency(self) -> Latency:
         """Their terms."""
@@ -86,14 +89,17 @@ def calibrate(server: LiveServer, *, max_batch: int, seed: int) -> Costs:
     windows = []
     for number, probe in enumerate(turns):
         begun_ns = time_ns()
-        asyncio.run(_send(server, probe.workload, seed=seed * 1000 + number))
-        windows.append((probe, begun_ns, time_ns()))
+        replay = asyncio.run(_send(server, probe.workload, seed=seed * 1000 + number))
+        windows.append((probe, begun_ns, time_ns(), replay))
     spent = iterations(server, windows[0][1], windows[-1][2])
     found: dict[tuple[str, int, int], list[tuple[float, float]]] = defaultdict(list)
-    for probe, begun_ns, ended_ns in windows:
+    outside: list[float] = []
+    for probe, begun_ns, ended_ns, replay in windows:
         own = [each for each in spent if begun_ns <= each.at_ns < ended_ns]
         found[probe.kind, probe.running, probe.tokens] += _measured(probe, own)
-    return _costs(found)
+        if probe.kind == "prefill" and len(own) == _ALONE_OUTPUT:
+            outside.append(_jct(replay) - sum(each.seconds for each in own))
+    return _costs(found, median(outside))
 
 
 def _probes(max_batch: int) -> list[Probe]:
@@ -111,7 +117,7 @@ def _probes(max_batch: int) -> list[Probe]:
         for batch in sorted({min(each, max_batch) for each in _BATCHES})
         for context in _CONTEXTS
     ]
-    alone = [probe("prefill", 1, n, [request(0.0, n, 2)]) for n in _PROMPTS] * _ALONE
+    alone = [probe("prefill", 1, n, [request(0.0, n, _ALONE_OUTPUT)]) for n in _PROMPTS] * _ALONE
     beside = [request(0.0, _BESIDE, _BESIDE_OUTPUT)] * (max_batch - 1)
     mixed = [
         probe("mixed", max_batch, n, [*beside, *[request(_BESIDE_S, n, 1)] * _FOLLOWING])
@@ -120,7 +126,7 @@ def _probes(max_batch: int) -> list[Probe]:
     return [*decodes, *alone, *mixed]
 
 
-async def _send(server: LiveServer, workload: Workload, *, seed: int) -> None:
+async def _send(server: LiveServer, workload: Workload, *, seed: int) -> Replay:
     """From this process: no time that counts is the client's."""
     from opsuite.serving_load.client import CompletionClient
     from opsuite.serving_load.open_loop import send
@@ -132,6 +138,13 @@ async def _send(server: LiveServer, workload: Workload, *, seed: int) -> None:
     for answer in replay.answers:
         if answer.problem:
             raise RunFailed(f"a probe failed: {answer.problem}", where=server.url)
+    return replay
+
+
+def _jct(replay: Replay) -> float:
+    """Of the one request."""
+    (answer,) = replay.answers
+    return answer.token_s[-1] - answer.sent_s
 
 
 def _measured(probe: Probe, spent: Sequence[Spent]) -> list[tuple[float, float]]:
@@ -146,8 +159,8 @@ def _measured(probe: Probe, spent: Sequence[Spent]) -> list[tuple[float, float]]
     return [(median(found), median(beside))] if found and beside else []
 
 
-def _costs(found: dict[tuple[str, int, int], list[tuple[float, float]]]) -> Costs:
-    costs = Costs()
+def _costs(found: dict[tuple[str, int, int], list[tuple[float, float]]], outside_s: float) -> Costs:
+    costs = Costs(outside_s=outside_s)
     for (kind, running, tokens), pairs in sorted(found.items()):
         if not pairs:
             raise RunFailed(f"the server has recorded no {kind} of {running} sequences")
