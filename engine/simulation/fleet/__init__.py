@@ -1,0 +1,1 @@
+"""Fleets of elastic instances under a simulated clock, and their baselines."""
