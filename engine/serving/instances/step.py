@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from engine.serving.sampling.parameters import Candidate
+from engine.serving.sampling.parameters import Candidate, SamplingParameters
 from engine.serving.sampling.sampler import Chosen
 
 
@@ -32,6 +32,26 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
         return self.first + self.tokens
 
 
+class Choice(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """How a request's next token is chosen.
+
+    Attributes:
+        place: of the token, in the output.
+        prompt, output: tokens so far, where the choice depends on them; else empty.
+    """
+
+    parameters: SamplingParameters
+    place: int
+    prompt: tuple[int, ...] = ()
+    output: tuple[int, ...] = ()
+
+    @property
+    def candidate(self) -> Candidate:
+        """As the sampler takes it, for which the output's length alone may do."""
+        output = self.output or range(self.place)
+        return Candidate(parameters=self.parameters, prompt=self.prompt, output=output)
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A request's part of a step.
 
@@ -43,8 +63,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         keep: where those of ``tokens`` are kept, in the order of the text; together as many.
         master: the instance that computes them all (a decode); None: they are computed in
             stripes, the j-th by the ``j % DoP``-th instance of the group.
-        candidate: for the choice of the next token by whoever computes the last of ``tokens``;
-            None: none is chosen.
+        choice: of the next token, by whoever computes the last of ``tokens``; None: none is
+            chosen.
     """
 
     number: int
@@ -53,7 +73,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     cached: tuple[Run, ...]
     keep: tuple[Run, ...]
     master: int | None = None
-    candidate: Candidate | None = None
+    choice: Choice | None = None
 
 
 class Copy(msgspec.Struct, frozen=True, array_like=True):
