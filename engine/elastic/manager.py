@@ -158,10 +158,18 @@ class Manager:
         self.policy.ran(ran, seconds, now)
         return self._finish(ran, now, ended)
 
-    def abandon(self, iteration: GroupIteration) -> None:
+    def abandon(self, iteration: GroupIteration) -> list[Job]:
         """An iteration came to nothing, since an instance of it is gone: those of its requests that
-        have lost no keys and values go on as before it; see :meth:`lose`, which comes first."""
+        have lost no keys and values go on as before it; see :meth:`lose`, which comes first.
+
+        Returns:
+            Those that have lost them: they begin anew.
+        """
         self._land(iteration)
+        torn = {each.number for each in iteration.transfers}
+        for number in torn:
+            self.pools.release(number)
+        lost = [self._jobs[number] for number in torn if number in self._jobs]
         for work, keep in zip(iteration.work, iteration.keep, strict=True):
             job = work.job
             if job.number in self._leaving:
@@ -169,10 +177,12 @@ class Manager:
             elif self.pools.held(job.number):
                 self.pools.give_back(job.number, keep)
                 self._settle(job)
-            else:
-                self._dropped.append(job)
-                self._forget(job)
+            elif job.number not in torn:
+                lost.append(job)
+        for job in lost:
+            self._forget(job)
         self._groups.changed(iteration.instances)
+        return lost
 
     def lose(self, instance: int) -> tuple[GroupIteration, ...]:
         """An instance is gone, and what it held: whoever had tokens there begins anew.
