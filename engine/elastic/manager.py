@@ -52,6 +52,7 @@ class Manager:
     Args:
         slots: of each instance's pool.
         max_batch: requests that one instance computes in an iteration.
+        begun: iterations that the instances have seen already: numbers go on from there.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Manager:
         slots: Mapping[int, int],
         max_batch: int,
         prefixes: SharedPrefixes | None = None,
+        begun: int = 0,
     ) -> None:
         policy.within(
             Limits(max_batch=max_batch * len(slots), blocks=sum(slots.values()), block_tokens=1)
@@ -79,7 +81,7 @@ class Manager:
         self._flying: dict[int, GroupIteration] = {}
         self._leaving: dict[int, Job] = {}
         self._dropped: list[Job] = []
-        self._number = 0
+        self._number = begun
         self._finished = self._given = 0
 
     def __len__(self) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from collectors.configuration import Config
 from collectors.errors import UsageError
+from engine.elastic.registry import FLEET_POLICIES
 from engine.scheduling.limits import MakeRoom
 from engine.scheduling.registry import LIVE_POLICIES
 
@@ -38,7 +39,19 @@ class ServingConfig(Config):
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads of one operation"
     )
-    policy: str = Field(default="adaptive", description="in which order requests run")
+    instances: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="replicas of the model that compute together, elastically",
+    )
+    policy: str = Field(
+        default="adaptive",
+        description="in which order requests run, or which instances compute what",
+    )
+    order: str = Field(
+        default="adaptive", description="in which order requests run on several instances"
+    )
     profile: str | None = Field(
         default=None, min_length=1, description="file with measured times; None: measured at start"
     )
@@ -70,12 +83,29 @@ class ServingConfig(Config):
         default=20.0, ge=0, description="seconds for running requests at shutdown"
     )
 
-    @field_validator("policy")
+    @field_validator("policy", "order")
     @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name not in LIVE_POLICIES:
-            raise ValueError(f"must be one of {', '.join(LIVE_POLICIES)}")
+    def _is_known(cls, name: str, info: ValidationInfo) -> str:
+        fleets = FLEET_POLICIES if info.field_name == "policy" else ()
+        if name not in (*LIVE_POLICIES, *fleets):
+            raise ValueError(f"must be one of {', '.join((*LIVE_POLICIES, *fleets))}")
         return name
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        if self.instances > 1 and not self.elastic:
+            raise ValueError(
+                f"of several instances the policy must be one of {', '.join(FLEET_POLICIES)};"
+                f" {self.policy} may be their order"
+            )
+        if self.elastic and self.pp > 1:
+            raise ValueError("instances have no pipeline: pp must be 1")
+        return self
+
+    @property
+    def elastic(self) -> bool:
+        """Whether a fleet of instances serves."""
+        return self.policy in FLEET_POLICIES
 
     @property
     def ranks(self) -> int:

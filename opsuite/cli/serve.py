@@ -34,8 +34,16 @@ def serve(
     policy: Annotated[
         str,
         typer.Option(
-            help="In which order requests run: adaptive, skip-join-mlfq, mlfq, priority or fcfs."
+            help="In which order requests run: adaptive, skip-join-mlfq, mlfq, priority or fcfs;"
+            " of several instances, which of them compute what: esp, replicas, static-sp or"
+            " disaggregated."
         ),
+    ] = "adaptive",
+    instances: Annotated[
+        int, typer.Option(help="Replicas of the model that compute together, elastically.")
+    ] = 1,
+    order: Annotated[
+        str, typer.Option(help="With --policy esp and its like: in which order requests run.")
     ] = "adaptive",
     profile: Annotated[
         Path | None,
@@ -88,6 +96,8 @@ def serve(
         "max_batch": max_batch,
         "max_len": max_len,
         "policy": policy,
+        "instances": instances,
+        "order": order,
         "profile": None if profile is None else str(profile.resolve()),
         "prefill_tokens": prefill_tokens,
         "kv_tokens": kv_tokens,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import select
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from engine.serving.fleet.tick import Tick
 from engine.serving.wire import Join, Progress, Withdraw
@@ -36,7 +36,7 @@ class FleetLoop:
         self._channel = channel
         self._patience_s = patience_s
 
-    def run(self) -> None:
+    def run(self) -> NoReturn:
         """EOFError, OSError: nobody is there any more."""
         while True:
             ready = select.select([self._channel, *self._crew.channels], [], [], _LOOK_S)[0]

@@ -6,7 +6,7 @@ import logging
 import select
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from collectors.clock import now_ns
 from collectors.level import Level, declare
@@ -71,7 +71,7 @@ class Loop:
         self._idle = True
         self._heard = False
 
-    def run(self) -> None:
+    def run(self) -> NoReturn:
         """EOFError, OSError: nobody is there any more."""
         while True:
             tick = self._listen()

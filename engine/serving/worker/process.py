@@ -12,7 +12,7 @@ import signal
 import socket
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from collectors.clock import host_name
 from collectors.errors import OpsuiteError, UsageError
@@ -23,6 +23,7 @@ from engine.profiles.profile import read_profile
 from engine.scheduling.registry import Knowledge, make_policy
 from engine.serving.channel import Channel
 from engine.serving.config import ServingConfig
+from engine.serving.fleet.process import serve_fleet
 from engine.serving.wire import TO_ENGINE, Ready, Refusal, Start, ToEngine
 from engine.serving.worker.calibration import brief_plan, measure
 from engine.serving.worker.engine import Engine
@@ -68,10 +69,13 @@ def outlast_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _serve(channel: Channel[ToEngine]) -> None:
+def _serve(channel: Channel[ToEngine]) -> NoReturn:
     start = channel.receive_one()
     assert isinstance(start, Start), "the first message"
     config = ServingConfig.model_validate_json(start.config)
+    if config.elastic:
+        with closing(_recorder(start)) as recorder:
+            serve_fleet(start, config, channel, recorder)
 
     def plan_of(limits: Limits, max_len: int) -> Plan | None:
         return None if config.profile else brief_plan(limits, max_len=max_len)
