@@ -90,7 +90,7 @@ def _serve(channel: Channel[ToEngine]) -> NoReturn:
 
 def _compute(
     first: FirstRank, latency: Latency, channel: Channel[ToEngine], recorder: Recorder
-) -> None:
+) -> NoReturn:
     config, cache = first.rank.config, first.runner.cache
     policy = make_policy(config.policy, Knowledge(profile=latency))
     engine = Engine(policy, first.limits, cache, recorder)
