@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import combinations
 from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine.profiles.latency import Latency, PrefillTerms, latency_of
+from engine.profiles.non_negative import non_negative
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,21 +73,10 @@ def _fit(
     seconds: Sequence[float],
     scales: Sequence[float] | None = None,
 ) -> tuple[Terms, float]:
-    """Terms and the largest error, relative to ``scales`` or to the seconds. The best of all
-    subsets of the terms whose plain solution has none below 0: exact for non-negative least
-    squares, and there are but seven."""
+    """Terms and the largest error, relative to ``scales`` or to the seconds."""
     scale = np.asarray(seconds if scales is None else scales, dtype=float)
     scaled = np.asarray(inputs, dtype=float) / scale[:, None]
     wanted = np.asarray(seconds, dtype=float) / scale
-    units = np.maximum(scaled.max(axis=0), 1e-300)  # columns differ by many orders of magnitude
-    best, best_loss = np.zeros(3), float((wanted**2).sum())
-    for used in (each for size in (1, 2, 3) for each in combinations(range(3), size)):
-        columns = list(used)
-        found = np.linalg.lstsq(scaled[:, columns] / units[columns], wanted)[0]
-        terms = np.zeros(3)
-        terms[columns] = found / units[columns]
-        loss = float(((scaled @ terms - wanted) ** 2).sum())
-        if (terms >= 0).all() and loss < best_loss - 1e-15:
-            best, best_loss = terms, loss
+    best = non_negative(scaled, wanted)
     error = float(np.abs(scaled @ best - wanted).max())
     return (float(best[0]), float(best[1]), float(best[2])), error
