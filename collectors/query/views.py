@@ -17,6 +17,7 @@ from collectors.query.event_views import (
     REQUESTS,
     STACKS,
 )
+from collectors.query.fleet_views import GROUP_ITERATIONS, INSTANCES, SCALING
 from collectors.query.gpu_views import GPU_EVENTS, GPU_PROCESSES, GPU_SAMPLES, GPUS
 from collectors.query.log_view import LOG_EVENTS
 from collectors.query.sample_views import HOST_SAMPLES, SAMPLERS
@@ -244,6 +245,9 @@ VIEWS = (
     FAULTS,
     REQUESTS,
     ITERATIONS,
+    GROUP_ITERATIONS,
+    INSTANCES,
+    SCALING,
     SERVING,
     LATENCY_BUCKETS,
     HOST_SAMPLES,

@@ -48,6 +48,8 @@ class FleetEngine:
         self._leaving: dict[int, Job] = {}
         self._begun: set[int] = set()
         self._lives = FleetLives(recorder)
+        for instance, slots in self.manager.pools.slots.items():
+            self._lives.gained(instance, slots)
 
     @property
     def flights(self) -> Mapping[int, Flight]:
@@ -90,6 +92,19 @@ class FleetEngine:
         slots = sum(pools.slots.values())
         used = 1 - sum(pools.free.values()) / slots if slots else 1.0
         return self._lives.load(live=len(self._sequences), kv_usage=used)
+
+    def leftovers(self) -> str:
+        """What is held when there is no request: "": nothing but beginnings that are known."""
+        self._texts.forget_prefixes()
+        pools = self.manager.pools
+        held = {
+            "requests": len(self._sequences) + len(self.manager),
+            "steps": len(self._flights),
+            "leaving": len(self._leaving),
+            "counted slots": sum(pools.slots.values()) - sum(pools.free.values()),
+            "slots": sum(self._texts.used(each, count) for each, count in pools.slots.items()),
+        }
+        return ", ".join(f"{count} {what}" for what, count in held.items() if count)
 
     def known(self, job: Job) -> tuple[Share, ...]:
         """See :class:`~engine.elastic.manager.SharedPrefixes`."""

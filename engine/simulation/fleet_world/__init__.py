@@ -1,0 +1,1 @@
+"""A fleet of instances that die, stall and come back, simulated whole but for its arithmetic."""
