@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from engine.scheduling.draft import Draft
@@ -150,13 +151,16 @@ class Scheduler:
             else:
                 self._left(job)
 
-    def steady(self, iteration: Iteration, now: float) -> tuple[int, float]:
+    def steady(
+        self, iteration: Iteration, now: float, most: int = sys.maxsize
+    ) -> tuple[int, float]:
         """How often an iteration that was decided just now would surely be decided again after it,
-        and before which time it must begin to be so, if no job is added, ends early or is
-        withdrawn. Whoever simulates decides them at once (:meth:`complete_many`)."""
+        ``most`` times at the most, and before which time it must begin to be so, if no job is
+        added, ends early or is withdrawn. Whoever simulates decides them at once
+        (:meth:`complete_many`)."""
         if self._in_flight > 1:
             return 0, now
-        return self._steadiness.further(iteration, now)
+        return self._steadiness.further(iteration, now, most)
 
     def _repeat(self, jobs: list[Job], times: int) -> None:
         """So many more decodes of each."""

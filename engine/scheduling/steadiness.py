@@ -30,13 +30,13 @@ class Steadiness:
         self._limits = limits
         self._residence = residence
 
-    def further(self, iteration: Iteration, now: float) -> tuple[int, float]:
+    def further(self, iteration: Iteration, now: float, most: int) -> tuple[int, float]:
         """Times after this one, which alone is in flight, and the time before which each begins."""
         if not self._repeats(iteration):
             return 0, now
         jobs = [work.job for work in iteration.work]
         times = min(job.max_tokens - job.generated for job in jobs) - 1
-        times = min(times, self._policy.steady_iterations(jobs))
+        times = min(times, most, self._policy.steady_iterations(jobs))
         if times <= 0:
             return 0, now
         return self._with_blocks(jobs, times), now + self._policy.steady_s(jobs, now)

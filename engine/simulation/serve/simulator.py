@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from engine.profiles.latency import Latency
     from engine.scheduling.iteration import Iteration, Work
     from engine.scheduling.scheduler import Scheduler
-    from engine.simulation.serve.request import Workload
+    from engine.simulation.serve.request import Request, Workload
 
 _NEVER = float("inf")
 
 
 class Simulator:
-    """One engine that serves one workload once.
+    """One engine that serves one workload once: all of it (:meth:`run`), or as it is offered and
+    for as long as it is told (:meth:`offer`, :meth:`advance`).
 
     Each request fits alone (:meth:`~engine.scheduling.limits.Limits.fits`). No scheduler sees how
     long its output is: all are told what memory allows.
@@ -50,35 +51,59 @@ class Simulator:
         fast: bool = True,
         tokens: Callable[[float, Sequence[int]], None] | None = None,
     ) -> None:
-        most = scheduler.limits.blocks * scheduler.limits.block_tokens
+        self._most = scheduler.limits.blocks * scheduler.limits.block_tokens
         self._scheduler = scheduler
         self._latency = latency
-        self._lives = [Life(request=request) for request in workload.requests]
-        self._jobs = [
-            Job(
-                number=number,
-                arrived_s=each.arrival_s,
-                prompt_tokens=each.prompt_tokens,
-                max_tokens=most - each.prompt_tokens,
-            )
-            for number, each in enumerate(workload.requests)
-        ]
-        self._arrivals = [*(each.arrival_s for each in workload.requests), _NEVER]
+        self._lives: list[Life] = []
+        self._jobs: list[Job] = []
+        self._arrivals = [_NEVER]
         self._offloads = Stream(link_bytes_per_s, bytes_per_token)
         self._uploads = Stream(link_bytes_per_s, bytes_per_token)
         self._deadline_s = deadline_s
         self._fast = fast
         self._tokens = tokens
         self._now = 0.0
+        self._until_s = _NEVER
         self._arrived = 0
-        self._unfinished = len(self._lives)
+        self._unfinished = 0
         self._iterations = 0
         self._busy_s = 0.0
         self._waited_s = 0.0
+        for request in workload.requests:
+            self.offer(request)
+
+    @property
+    def unfinished(self) -> int:
+        """Requests that are not done."""
+        return self._unfinished
 
     def run(self) -> Outcome:
         """Until all requests are done, or the deadline."""
-        while self._unfinished:
+        self.advance(_NEVER)
+        return self.outcome()
+
+    def offer(self, request: Request) -> Life:
+        """One more request, which arrives after all that are known, and not before the time to
+        which the engine has been advanced."""
+        number, life = len(self._lives), Life(request=request)
+        self._lives.append(life)
+        self._jobs.append(
+            Job(
+                number=number,
+                arrived_s=request.arrival_s,
+                prompt_tokens=request.prompt_tokens,
+                max_tokens=self._most - request.prompt_tokens,
+            )
+        )
+        self._arrivals[-1:] = (request.arrival_s, _NEVER)
+        self._unfinished += 1
+        return life
+
+    def advance(self, until_s: float) -> None:
+        """Compute all iterations that begin before this time; what is known of one that ends later
+        is known already."""
+        self._until_s = until_s
+        while self._unfinished and self._now < until_s:
             self._tell()
             iteration = self._scheduler.schedule(self._now)
             starts_s = self._move(iteration)
@@ -86,6 +111,9 @@ class Simulator:
             if not going_on:
                 self._now = self._deadline_s
                 break
+
+    def outcome(self) -> Outcome:
+        """So far."""
         return Outcome(
             policy=self._scheduler.policy.name,
             lives=self._lives,
@@ -157,9 +185,9 @@ class Simulator:
         self, iteration: Iteration, context: int, ends: list[float], seconds: list[float]
     ) -> None:
         """As often as the decision stays, and nobody ends or arrives: more ends and seconds."""
-        times, until_s = self._scheduler.steady(iteration, self._now)
-        times = min(times, self._left(iteration.work) - 1)
-        batch, arrival_s = len(iteration.work), self._arrivals[self._arrived]
+        left = self._left(iteration.work) - 1
+        times, until_s = self._scheduler.steady(iteration, self._now, left)
+        batch, arrival_s = len(iteration.work), min(self._arrivals[self._arrived], self._until_s)
         decode_s, deadline_s, end = self._latency.decode_s, self._deadline_s, ends[0]
         while times > 0 and end < until_s and end < arrival_s:
             context += batch
