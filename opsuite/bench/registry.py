@@ -83,6 +83,17 @@ BENCHES = {
             rounds=1,
         ),
         Bench(
+            name="esp-simulated",
+            question="what rates does elastic sequence parallelism keep up with, beside others?",
+            rounds=3,
+        ),
+        Bench(
+            name="esp-world",
+            question="is no request lost while instances of a simulated fleet die?",
+            rounds=1,
+            has_options=True,
+        ),
+        Bench(
             name="fusion",
             question="how much of its communication does a tensor-parallel step hide?",
             rounds=20,
