@@ -38,23 +38,27 @@ class Compared:
 
 def document(compared: Compared) -> dict[str, Any]:
     """All of it as data: seconds, bytes, tokens."""
-    workload = compared.workload
-    count = len(workload.requests)
     return {
         "set_up": _set_up(compared.set_up),
-        "workload": {
-            "name": workload.name,
-            "seed": compared.seed,
-            "requests": count,
-            "dropped": workload.dropped,
-            "rate_per_s": workload.rate,
-            "span_s": workload.span_s,
-            "prompt_tokens": sum(each.prompt_tokens for each in workload.requests) / count,
-            "output_tokens": sum(each.output_tokens for each in workload.requests) / count,
-        },
+        "workload": workload_document(compared.workload, compared.seed),
         "capacity_per_s": compared.capacity,
         "load": compared.load,
         "policies": [asdict(each) for each in compared.metrics],
+    }
+
+
+def workload_document(workload: Workload, seed: int) -> dict[str, Any]:
+    """Of at least one request."""
+    count = len(workload.requests)
+    return {
+        "name": workload.name,
+        "seed": seed,
+        "requests": count,
+        "dropped": workload.dropped,
+        "rate_per_s": workload.rate,
+        "span_s": workload.span_s,
+        "prompt_tokens": sum(each.prompt_tokens for each in workload.requests) / count,
+        "output_tokens": sum(each.output_tokens for each in workload.requests) / count,
     }
 
 
@@ -105,7 +109,7 @@ def _all(found: Sequence[Metrics]) -> str:
             *_four(each.all.jct),
             _mean(each.all.jct_per_token),
             _mean(each.all.ttft),
-            None if each.all.ttft is None else _figure(each.all.ttft.p99),
+            None if each.all.ttft is None else figure(each.all.ttft.p99),
             _mean(each.all.tpot),
             each.unfinished,
         )
@@ -129,12 +133,12 @@ def _work(found: Sequence[Metrics]) -> str:
     rows = [
         (
             each.policy,
-            _figure(each.requests_per_s),
-            _figure(each.output_tokens_per_s),
+            figure(each.requests_per_s),
+            figure(each.output_tokens_per_s),
             f"{each.busy:.1%}",
             f"{each.waited:.1%}",
             each.preemptions,
-            _figure(each.swapped_bytes / _GB),
+            figure(each.swapped_bytes / _GB),
             each.recomputed_tokens,
         )
         for each in found
@@ -154,7 +158,7 @@ def _notes(found: Sequence[Metrics]) -> str:
 def _four(spread: Spread | None) -> tuple[float | None, ...]:
     if spread is None:
         return (None,) * 4
-    return tuple(map(_figure, (spread.mean, spread.p50, spread.p95, spread.p99)))
+    return tuple(map(figure, (spread.mean, spread.p50, spread.p95, spread.p99)))
 
 
 def _three(times: Times) -> tuple[float | None, ...]:
@@ -163,9 +167,9 @@ def _three(times: Times) -> tuple[float | None, ...]:
 
 
 def _mean(spread: Spread | None) -> float | None:
-    return None if spread is None else _figure(spread.mean)
+    return None if spread is None else figure(spread.mean)
 
 
-def _figure(value: float) -> float:
-    """With four significant digits."""
+def figure(value: float) -> float:
+    """As tables show it, with four significant digits."""
     return float(f"{value:.4g}")
