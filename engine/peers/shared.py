@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from collectors.errors import StorageError
+from collectors.errors import RunFailed, StorageError
 from engine.peers.memory import ALIGNMENT, CHANNELS, PeerLost
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -32,6 +32,7 @@ _SPINS = 400  # some 40 us: as long as a peer that is near takes
 _YIELDS = 200
 _PAUSE_S = (50e-6, 1e-3)
 _LOOK_S = 0.05
+_FENCE = threading.Lock()
 
 
 class Segment:
@@ -74,7 +75,7 @@ class Segment:
             if os.fstat(ours).st_size != _HEADER + nbytes:
                 raise OSError(f"process {pid} shares memory of another size")
             return cls(ours, nbytes)
-        except BaseException:
+        except RunFailed:
             os.close(ours)
             raise
 
@@ -124,7 +125,6 @@ class SharedMemory:
         self._signals = [segment.signals for segment in segments]
         self._ranks = tuple(ranks)
         self._timeout_s = timeout_s
-        self._fence = threading.Lock()
         self._processes = [os.pidfd_open(pid) for pid in pids]
         self._close = weakref.finalize(self, _close_all, self._processes)
 
@@ -132,37 +132,22 @@ class SharedMemory:
         return self._segments[rank].view(offset, tuple(shape), dtype)
 
     def publish(self, epoch: int, channel: int = 0) -> None:
-        with self._fence:  # its locked instruction lets stores past the caches go first
-            self._mine[channel] = epoch  # x86-64 shows it after all that was stored before
+        publish(self._mine, channel, epoch)
 
     def wait(self, rank: int, epoch: int, *, channel: int = 0, where: str = "") -> None:
         signals = self._signals[rank]
-        for _ in range(_SPINS):
-            if signals[channel] >= epoch:
-                return
-        for _ in range(_YIELDS):
-            os.sched_yield()  # on a crowded host the peer may need this very core
-            if signals[channel] >= epoch:
-                return
-        self._wait_long(rank, epoch, channel, where)
+        if signals[channel] >= epoch:
+            return
+        begun = time.monotonic()
+        wait_for(signals, channel, epoch, lambda: self._look_at(rank, begun, where))
 
-    def _wait_long(self, rank: int, epoch: int, channel: int, where: str) -> None:
-        """With pauses, and an eye on the peer's life."""
-        signals, begun = self._signals[rank], time.monotonic()
-        pause, longest = _PAUSE_S
-        look = begun + _LOOK_S
-        while signals[channel] < epoch:
-            time.sleep(pause)
-            pause = min(1.2 * pause, longest)
-            now = time.monotonic()
-            if now < look:
-                continue
-            look = now + _LOOK_S
-            if self._has_ended(rank) and signals[channel] < epoch:
-                raise PeerLost(self._ranks[rank], why="has ended", where=where)
-            if now - begun >= self._timeout_s:
-                why = f"did not come within {self._timeout_s:g} s"
-                raise PeerLost(self._ranks[rank], why=why, where=where)
+    def _look_at(self, rank: int, begun: float, where: str) -> None:
+        """Whether there is any use in waiting for a rank."""
+        if self._has_ended(rank):
+            raise PeerLost(self._ranks[rank], why="has ended", where=where)
+        if time.monotonic() - begun >= self._timeout_s:
+            why = f"did not come within {self._timeout_s:g} s"
+            raise PeerLost(self._ranks[rank], why=why, where=where)
 
     def _has_ended(self, rank: int) -> bool:
         ended, _, _ = select.select([self._processes[rank]], [], [], 0)
@@ -171,6 +156,43 @@ class SharedMemory:
     def close(self) -> None:
         self._segments.clear()
         self._close()
+
+
+def wait_for(signals: np.ndarray, channel: int, epoch: int, look: Callable[[], None]) -> None:
+    """Until another process has published an epoch: at first without a pause.
+
+    Args:
+        look: called every 50 ms; a RunFailed that it raises ends the waiting, unless the epoch has
+            come meanwhile.
+    """
+    for _ in range(_SPINS):
+        if signals[channel] >= epoch:
+            return
+    for _ in range(_YIELDS):
+        os.sched_yield()  # on a crowded host the peer may need this very core
+        if signals[channel] >= epoch:
+            return
+    pause, longest = _PAUSE_S
+    looks = time.monotonic() + _LOOK_S
+    while signals[channel] < epoch:
+        time.sleep(pause)
+        pause = min(1.2 * pause, longest)
+        now = time.monotonic()
+        if now < looks:
+            continue
+        looks = now + _LOOK_S
+        try:
+            look()
+        except RunFailed:
+            if signals[channel] >= epoch:
+                return
+            raise
+
+
+def publish(signals: np.ndarray, channel: int, epoch: int) -> None:
+    """Say that all of an epoch is written."""
+    with _FENCE:  # its locked instruction lets stores past the caches go first
+        signals[channel] = epoch  # x86-64 shows it after all that was stored before
 
 
 def _close_all(descriptors: list[int]) -> None:
