@@ -198,10 +198,10 @@ class Manager:
             if not job.in_flight:
                 self._waiting[job.number] = job
         for number in hit:
-            job = self._jobs.get(number)
-            if job is not None and not job.in_flight:
-                self._dropped.append(job)
-                self._forget(job)
+            known = self._jobs.get(number)
+            if known is not None and not known.in_flight:
+                self._dropped.append(known)
+                self._forget(known)
         return tuple(each for each in self._flying.values() if instance in each.instances)
 
     def gain(self, instance: int, slots: int) -> None:
@@ -230,6 +230,7 @@ class Manager:
             waiting=tuple(self._told(job) for job in waiting),
             instances=self._groups.instances(now),
             max_batch=self._max_batch,
+            decoding=self._groups.decoding,
         )
 
     def _told(self, job: Job) -> Waiting:

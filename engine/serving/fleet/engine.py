@@ -91,7 +91,7 @@ class FleetEngine:
         pools = self.manager.pools
         slots = sum(pools.slots.values())
         used = 1 - sum(pools.free.values()) / slots if slots else 1.0
-        return self._lives.load(live=len(self._sequences), kv_usage=used)
+        return self._lives.load(live=len(self._sequences), swapped=0, kv_usage=used, host_usage=0.0)
 
     def leftovers(self) -> str:
         """What is held when there is no request: "": nothing but beginnings that are known."""
@@ -232,7 +232,7 @@ class FleetEngine:
         missing = set(iteration.instances)
         flight = Flight(iteration, step, keep, left_behind, now, missing)
         self._flights[iteration.number] = flight
-        self._lives.began(iteration)
+        self._lives.flies(iteration)
         return step
 
     def _keep(self, work: Work, shares: tuple[Share, ...]) -> tuple[Run, ...]:

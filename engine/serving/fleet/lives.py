@@ -36,7 +36,7 @@ class FleetLives(Lives):
         """An instance is gone."""
         self._recorder.event("instance.lost", subject=instance)
 
-    def began(self, iteration: GroupIteration) -> None:
+    def flies(self, iteration: GroupIteration) -> None:
         """A group begins an iteration."""
         self._counts["iterations"] += 1
         for work in iteration.work:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import select
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from engine.serving.fleet.tick import Tick
 from engine.serving.wire import Join, Progress, Withdraw
@@ -39,7 +39,8 @@ class FleetLoop:
     def run(self) -> NoReturn:
         """EOFError, OSError: nobody is there any more."""
         while True:
-            ready = select.select([self._channel, *self._crew.channels], [], [], _LOOK_S)[0]
+            channels: list[Channel[Any]] = [self._channel, *self._crew.channels]
+            ready = select.select(channels, [], [], _LOOK_S)[0]
             joined, withdrawn = self._asked() if self._channel in ready else ((), ())
             tick = _tick(self._crew.hear(ready), joined, withdrawn)
             tokens, steps = self._engine.step(tick)

@@ -13,12 +13,12 @@ class Stretch(NamedTuple):
     """Slots that are neighbours."""
 
     start: int
-    count: int
+    tokens: int
 
     @property
     def stop(self) -> int:
         """The one behind the last."""
-        return self.start + self.count
+        return self.start + self.tokens
 
 
 class SlotPool:
@@ -44,21 +44,21 @@ class SlotPool:
         found: list[Stretch] = []
         kept = self._kept.pop(owner, None)
         if kept is not None:
-            part = min(tokens, kept.count)
+            part = min(tokens, kept.tokens)
             found.append(Stretch(kept.start, part))
             tokens -= part
             self.free -= part
-            if part < kept.count:
-                self._kept[owner] = Stretch(kept.start + part, kept.count - part)
+            if part < kept.tokens:
+                self._kept[owner] = Stretch(kept.start + part, kept.tokens - part)
                 return found
         while tokens:
             taken = self._cut(tokens, expected)
-            self.free -= min(tokens, taken.count)
-            if taken.count > tokens:
-                self._kept[owner] = Stretch(taken.start + tokens, taken.count - tokens)
+            self.free -= min(tokens, taken.tokens)
+            if taken.tokens > tokens:
+                self._kept[owner] = Stretch(taken.start + tokens, taken.tokens - tokens)
                 taken = Stretch(taken.start, tokens)
             found.append(taken)
-            tokens -= taken.count
+            tokens -= taken.tokens
         return found
 
     def give(self, stretches: Iterable[Stretch]) -> None:
@@ -70,7 +70,7 @@ class SlotPool:
         """Nothing is kept for it any more."""
         kept = self._kept.pop(owner, None)
         if kept is not None:
-            self.free -= kept.count
+            self.free -= kept.tokens
             self._give(kept)
 
     def _cut(self, tokens: int, expected: int) -> Stretch:
@@ -91,9 +91,9 @@ class SlotPool:
 
     def _give(self, stretch: Stretch) -> None:
         """Joined with its neighbours."""
-        if not stretch.count:
+        if not stretch.tokens:
             return
-        self.free += stretch.count
+        self.free += stretch.tokens
         start, stop = stretch.start, stretch.stop
         at = bisect_left(self._starts, start)
         if at < len(self._starts) and self._starts[at] == stop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from engine.serving.request import GenerationRequest, Token
 
 _NOTICES_S = 0.05  # until the others notice that one of a step is gone
+_ABOUT_S = 0.01  # between the ends of a step on its instances
 _BACK_S = 1.0
 _STALL_S = 5.0
 
@@ -204,8 +206,8 @@ class FleetWorld:
             self._at_work[each] = step
         if self._strikes(FleetFault.KILL_AT_WORK):
             dies = self._chance.choice(step.instances)
-            self._after(seconds * self._chance.random(), lambda: self._kill(dies))
-        self._after(seconds, lambda: self._compute(step, texts, seconds))
+            self._after(seconds * self._chance.random(), partial(self._kill, dies))
+        self._after(seconds, partial(self._compute, step, texts, seconds))
 
     def _compute(self, step: Step, texts: dict[int, list[int]], seconds: float) -> None:
         """All are done at about the same time, unless one was killed."""
@@ -217,7 +219,7 @@ class FleetWorld:
             return
         for each in step.instances:
             done = self._account(step, each, seconds)
-            self._after(self._chance.random() * 0.01, lambda done=done: self._tell(step, done))
+            self._after(self._chance.random() * _ABOUT_S, partial(self._tell, step, done))
 
     def _account(self, step: Step, instance: int, seconds: float) -> Done:
         """With the tokens that this one chose: some of the step's."""
@@ -261,8 +263,8 @@ class FleetWorld:
                 if self._at_work.get(other) is step:
                     done = Done(number=step.number, instance=other, seconds=0.0, lost=instance)
                     notices_s = self._chance.random() * _NOTICES_S
-                    self._after(notices_s, lambda done=done: self._tell(step, done))
-        self._after(_BACK_S * self._chance.random(), lambda: self._come_back(instance, times + 1))
+                    self._after(notices_s, partial(self._tell, step, done))
+        self._after(_BACK_S * self._chance.random(), partial(self._come_back, instance, times + 1))
 
     def _come_back(self, instance: int, times: int) -> None:
         self._living[instance] = times

@@ -40,7 +40,7 @@ def test_what_is_expected_lies_behind_as_long_as_others_have_room_elsewhere() ->
     assert pool.take(1, 1) == [Stretch(first.stop, 1)]
     assert pool.take(2, 1) == [Stretch(second.stop, 1)]
     assert pool.free == 78
-    assert sum(each.count for each in pool.take(3, 78)) == 78  # nothing is kept in earnest
+    assert sum(each.tokens for each in pool.take(3, 78)) == 78  # nothing is kept in earnest
     assert pool.free == 0
 
 
