@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.elastic.snapshot import Instance
+from engine.elastic.snapshot import Decoding, Instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -92,6 +92,14 @@ class Groups:
         within = set(group)
         outside = {each for each in replica.spread if self._pools.held(each).keys() - within}
         return [job for number, job in jobs.items() if number not in outside]
+
+    def decoding(self, master: int) -> tuple[Decoding, ...]:
+        """Requests of a master that are not in flight, as a policy sees them."""
+        return tuple(
+            Decoding(number, job.known, tuple(self._pools.held(number).items()))
+            for number, job in self._replicas[master].decodes.items()
+            if not job.in_flight
+        )
 
     def idle_groups(self) -> Iterable[tuple[int, ...]]:
         """Of idle instances with decodes: those that are bound together, if all are idle."""

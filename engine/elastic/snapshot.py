@@ -5,6 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,16 @@ class Waiting:
     def known(self) -> int:
         """Tokens of prompt and output so far."""
         return self.cached + self.due
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has slots of its own: who holds them takes part in its next chunk."""
+        return self.begun and bool(self.held)
+
+    @property
+    def growth(self) -> int:
+        """Tokens that it is expected to give yet."""
+        return max(0, self.room - self.known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +83,23 @@ class Instance:
         return self.slots - self.free
 
 
+class Decoding(NamedTuple):
+    """A request that gives tokens, and is not in flight.
+
+    Attributes:
+        known: its tokens so far; the latest is yet to be computed.
+        held: how many tokens it has on which instance (instance, tokens).
+    """
+
+    number: int
+    known: int
+    held: tuple[tuple[int, int], ...]
+
+
+def _nobody(_: int) -> tuple[Decoding, ...]:
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """Attributes:
@@ -76,12 +107,14 @@ class Snapshot:
     waiting: in the order in which they deserve to run; none is in flight.
     instances: all that live, by their numbers, ascending.
     max_batch: requests that one instance computes in an iteration.
+    decoding: the requests of a master, counted when it is asked for: during the decision only.
     """
 
     now: float
     waiting: tuple[Waiting, ...]
     instances: tuple[Instance, ...]
     max_batch: int = sys.maxsize
+    decoding: Callable[[int], tuple[Decoding, ...]] = _nobody
 
     @cached_property
     def by_number(self) -> dict[int, Instance]:
