@@ -83,6 +83,11 @@ BENCHES = {
             rounds=1,
         ),
         Bench(
+            name="esp",
+            question="do two instances prefill and decode faster than one, at what cost in bytes?",
+            rounds=10,
+        ),
+        Bench(
             name="esp-simulated",
             question="what rates does elastic sequence parallelism keep up with, beside others?",
             rounds=3,

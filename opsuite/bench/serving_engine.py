@@ -109,7 +109,7 @@ def _rows(shape: Shape, directory: Path, rounds: int) -> list[Row]:
         ]
 
 
-def make_model(directory: Path, shape: Shape) -> None:
+def make_model(directory: Path, shape: Shape, *, context: int = 1024) -> None:
     """A Hugging Face directory with random weights and no tokenizer."""
     from engine.models.config import ModelConfig
     from engine.models.huggingface import save_pretrained
@@ -124,7 +124,7 @@ def make_model(directory: Path, shape: Shape) -> None:
         n_heads=2 * heads,
         n_kv_heads=heads,
         intermediate_size=shape.hidden_size * 11 // 4,
-        max_seq_len=1024,
+        max_seq_len=context,
     )
     network = Transformer(config)
     initialize(network, seed=0)

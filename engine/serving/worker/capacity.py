@@ -29,19 +29,19 @@ def limits_of(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Limits:
-    """Of one engine.
+    """Of one engine, or one of its instances.
 
     Raises:
-        UsageError: one request of ``max_len`` tokens has no room.
+        UsageError: one request of ``max_len`` tokens has no room on all of them.
     """
     block_bytes = _block_bytes(model, dtype, config)
     if config.kv_tokens is None:
-        blocks = _free_bytes(device, config.ranks) // block_bytes
+        blocks = _free_bytes(device, config.ranks * config.instances) // block_bytes
         if device.type == "cpu":
             blocks = min(blocks, _blocks_of(_SPARE_BATCHES * config.max_batch * max_len))
     else:
         blocks = config.kv_tokens // BLOCK_TOKENS
-    if blocks < _blocks_of(max_len):
+    if blocks * config.instances < _blocks_of(max_len):
         raise UsageError(
             f"no room for the keys and values of one request of {max_len} tokens",
             where=f"{device}, {blocks * BLOCK_TOKENS} tokens",
