@@ -75,7 +75,7 @@ class Segment:
             if os.fstat(ours).st_size != _HEADER + nbytes:
                 raise OSError(f"process {pid} shares memory of another size")
             return cls(ours, nbytes)
-        except RunFailed:
+        except BaseException:
             os.close(ours)
             raise
 

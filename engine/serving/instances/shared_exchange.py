@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from contextlib import suppress
@@ -36,7 +37,8 @@ class SharedExchange:
 
     Args:
         slots: of the pool.
-        timeout_s: how long to wait for an instance that lives.
+        timeout_s: how long to wait for an instance that lives: whoever manages the fleet ends those
+            that hang.
 
     Attributes:
         pool: this instance's.
@@ -52,7 +54,7 @@ class SharedExchange:
         shape: PoolShape,
         slots: int,
         *,
-        timeout_s: float = 60.0,
+        timeout_s: float = math.inf,
     ) -> None:
         self.instance = instance
         self.sent = Sent()
