@@ -123,14 +123,17 @@ class _Decision:
         ranked = sorted(self._snapshot.waiting, key=self._rank)
         weights = [1 / each.known for each in ranked]
         later = [*accumulate(reversed(weights)), 0.0][::-1]
+        starved = False
         for waiting, after in zip(ranked, later[1:], strict=False):
             if not self._idle and all(self._full(each) for each in self._groups):
                 break
+            if starved and not (waiting.begun and waiting.held):
+                continue  # those that have begun go on: they hold what it waits for
             if not self._place(waiting, after) and self._starves(waiting):
                 self.holds = frozenset(
                     number for each in self._idle for number in each.instances if self._busy
                 )
-                break
+                starved = True
         self.assignments = [
             Assignment(instances=each.instances, chunks=tuple(each.chunks)) for each in self._groups
         ]

@@ -75,7 +75,7 @@ class Calibration:
         return InformationBase(
             latencies,
             kv_bytes_per_token=shape.kv_bytes_per_token,
-            link_bytes_per_s=self._link(shape.kv_bytes_per_token) if len(instances) > 1 else 1e9,
+            link_bytes_per_s=self._link(min(_COPIED, shape.slots), shape.kv_bytes_per_token),
         )
 
     def _timed(self, point: Point) -> float:
@@ -100,12 +100,14 @@ class Calibration:
             )
         return self._run(group, tuple(parts), ())
 
-    def _link(self, bytes_per_token: int) -> float:
-        """Bytes a second from one instance to another."""
+    def _link(self, tokens: int, bytes_per_token: int) -> float:
+        """Bytes a second from one instance to another; of one alone nobody asks."""
+        if len(self._crew.ready) < 2:
+            return 1.0
         source, target = self._crew.ready[:2]
-        copy = Copy(Run(source, 0, 0, _COPIED), Run(target, 0, 0, _COPIED))
+        copy = Copy(Run(source, 0, 0, tokens), Run(target, 0, 0, tokens))
         times = [self._run((source, target), (), (copy,)) for _ in range(_ROUNDS + 1)]
-        return _COPIED * bytes_per_token / min(times)
+        return tokens * bytes_per_token / min(times)
 
     def _run(
         self, group: tuple[int, ...], parts: tuple[Part, ...], copies: tuple[Copy, ...]

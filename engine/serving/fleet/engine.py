@@ -109,7 +109,7 @@ class FleetEngine:
     def known(self, job: Job) -> tuple[Share, ...]:
         """See :class:`~engine.elastic.manager.SharedPrefixes`."""
         sequence = self._sequences[job.number]
-        return self._texts.known(sequence.text, sequence.salt)
+        return self._texts.known(job.number, sequence.text, sequence.salt)
 
     def share(self, job: Job) -> tuple[Share, ...]:
         """See :class:`~engine.elastic.manager.SharedPrefixes`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from engine.serving.instances.step import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 BLOCK_TOKENS = 16  # by which beginnings are found
 
@@ -66,10 +66,17 @@ class SharedTexts:
         """As many of these as fill whole blocks."""
         return tokens // BLOCK_TOKENS * BLOCK_TOKENS
 
-    def find(self, tokens: Sequence[int], salt: bytes) -> tuple[SharedText, int] | None:
-        """The text that has the longest beginning of these tokens, and how long that is."""
+    def find(
+        self, tokens: Sequence[int], salt: bytes, keys: Sequence[bytes]
+    ) -> tuple[SharedText, int] | None:
+        """The text that has the longest beginning of these tokens, and how long that is: never all
+        of them.
+
+        Args:
+            keys: of these tokens.
+        """
         found = None
-        for place, key in enumerate(self._keys(tokens, salt)):
+        for place, key in enumerate(keys[: (len(tokens) - 1) // BLOCK_TOKENS]):
             text = self._by_key.get(key)
             if text is None:
                 break
@@ -92,7 +99,7 @@ class SharedTexts:
 
     def add(self, tokens: Sequence[int], salt: bytes, runs: Sequence[Run]) -> SharedText | None:
         """A text of whole blocks; None: another has its beginning already."""
-        keys = list(self._keys(tokens, salt))
+        keys = self.keys(tokens, salt)
         if keys[0] in self._by_key and keys[-1] in self._by_key:
             return None
         text = SharedText(tokens, salt, runs, keys)
@@ -159,10 +166,12 @@ class SharedTexts:
                 del self._by_key[key]
         del text.keys[length // BLOCK_TOKENS :]
 
-    def _keys(self, tokens: Sequence[int], salt: bytes) -> Iterable[bytes]:
+    def keys(self, tokens: Sequence[int], salt: bytes) -> list[bytes]:
         """Of each whole block, with all before it."""
+        found = []
         key = hashlib.blake2b(salt, key=self._salt, digest_size=16).digest()
         for start in range(0, len(tokens) - BLOCK_TOKENS + 1, BLOCK_TOKENS):
             block = array("q", tokens[start : start + BLOCK_TOKENS]).tobytes()
             key = hashlib.blake2b(key + block, digest_size=16).digest()
-            yield key
+            found.append(key)
+        return found

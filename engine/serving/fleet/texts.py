@@ -57,6 +57,7 @@ class Texts:
         self._pools: dict[int, SlotPool] = {}
         self._texts: dict[int, _Text] = {}
         self._prefixes = SharedTexts(salt)
+        self._keys: dict[int, list[bytes]] = {}  # of texts that may begin
 
     def __contains__(self, number: int) -> bool:
         return number in self._texts
@@ -78,15 +79,15 @@ class Texts:
         """Tokens that only keep a prefix."""
         return self._prefixes.idle_tokens
 
-    def known(self, tokens: Sequence[int], salt: bytes) -> tuple[Share, ...]:
-        """Where the longest known beginning lies, in its order; never all of it."""
-        found = self._prefixes.find(tokens[:-1], salt)
+    def known(self, number: int, tokens: Sequence[int], salt: bytes) -> tuple[Share, ...]:
+        """Where the longest known beginning of a text lies, in its order; never all of it."""
+        found = self._find(number, tokens, salt)
         return () if found is None else _shares(found[0].first_runs(found[1]))
 
     def share(self, number: int, tokens: Sequence[int], salt: bytes) -> tuple[Share, ...]:
         """A text begins with what is known of it, which stays until it is freed."""
         assert number not in self._texts, "a text begins once"
-        found = self._prefixes.find(tokens[:-1], salt)
+        found = self._find(number, tokens, salt)
         if found is None:
             return ()
         self._prefixes.hold(*found)
@@ -179,6 +180,7 @@ class Texts:
         """A text is no longer needed; unknown ones are passed over."""
         for pool in self._pools.values():
             pool.forget(number)
+        self._keys.pop(number, None)
         text = self._texts.pop(number, None)
         if text is None:
             return
@@ -190,6 +192,13 @@ class Texts:
         """Give up all that only keeps a prefix."""
         for instance in self._pools:
             self._give_back(self._prefixes.give_up(instance, None))
+
+    def _find(
+        self, number: int, tokens: Sequence[int], salt: bytes
+    ) -> tuple[SharedText, int] | None:
+        if number not in self._keys:
+            self._keys[number] = self._prefixes.keys(tokens, salt)
+        return self._prefixes.find(tokens, salt, self._keys[number])
 
     def _take(self, instance: int, number: int, tokens: int, expected: int) -> list[Stretch]:
         pool = self._pools[instance]

@@ -130,9 +130,9 @@ def test_only_who_has_the_same_salt_and_the_same_tokens_shares() -> None:
     checked.begin(0, FAMILY)
     checked.grow(0, 1, 63, 0)
     checked.texts.publish(0, FAMILY, 63, b"")
-    assert checked.texts.known(FAMILY, b"") == ((1, 48),)
-    assert checked.texts.known(FAMILY, b"another") == ()
-    assert checked.texts.known([*FAMILY[:20], 8, *FAMILY[21:]], b"") == ((1, 16),)
+    assert checked.texts.known(9, FAMILY, b"") == ((1, 48),)
+    assert checked.texts.known(8, FAMILY, b"another") == ()
+    assert checked.texts.known(7, [*FAMILY[:20], 8, *FAMILY[21:]], b"") == ((1, 16),)
 
 
 def test_an_instance_that_is_lost_takes_what_was_shared_with_it() -> None:
@@ -142,7 +142,7 @@ def test_an_instance_that_is_lost_takes_what_was_shared_with_it() -> None:
     checked.grow(0, 1, 43, 0)
     checked.texts.publish(0, FAMILY, 63, b"")
     checked.texts.lose(0)
-    assert checked.texts.known(FAMILY, b"") == ()
+    assert checked.texts.known(9, FAMILY, b"") == ()
     checked.texts.free(0)
     assert checked.texts.used(1, SLOTS) == 0
     with pytest.raises(KeyError):

@@ -15,6 +15,7 @@ pytest.importorskip("torch", reason="needs the engine extra")
 pytest.importorskip("transformers", reason="the oracle is not installed")
 
 from collectors.errors import RunFailed, UsageError
+from engine.elastic.registry import FLEET_POLICIES
 from engine.profiles.profile import (
     Configuration,
     DecodeSample,
@@ -116,16 +117,23 @@ def generates_what_transformers_does(oracle: Any, policy: str, tp: int, pp: int)
     """With room for two of the requests, so that they are preempted and swapped."""
     if oracle.config.n_kv_heads % tp:
         pytest.skip("its heads cannot be shared")
-    client = Client(
-        oracle.directory,
-        policy=policy,
-        tp=tp,
-        pp=pp,
-        max_batch=2,
-        max_len=64,
-        kv_tokens=64 + 48 * pp,
-        prefill_tokens=16,
+    of_transformers(
+        oracle,
+        Client(
+            oracle.directory,
+            policy=policy,
+            tp=tp,
+            pp=pp,
+            max_batch=2,
+            max_len=64,
+            kv_tokens=64 + 48 * pp,
+            prefill_tokens=16,
+        ),
     )
+
+
+def of_transformers(oracle: Any, client: Client) -> None:
+    """What an engine gives, but for ties."""
 
     async def body(client: Client) -> None:
         client.link.submit(requests_of(oracle, len(oracle.outputs[0]), temperature=0.0))
@@ -142,6 +150,58 @@ def generates_what_transformers_does(oracle: Any, policy: str, tp: int, pp: int)
             ties += 1
     print(f"divergences at ties: {ties} of {len(oracle.outputs)}; {client.link.load}")
     assert client.link.load.kv_usage == 0
+
+
+@pytest.mark.parametrize(
+    ("instances", "tp"),
+    [
+        (2, 1),
+        pytest.param(4, 1, marks=pytest.mark.slow),
+        pytest.param(2, 2, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("policy", FLEET_POLICIES)
+def test_a_fleet_gives_what_transformers_does(
+    tmp_path_factory: pytest.TempPathFactory, make_oracle: Any, policy: str, instances: int, tp: int
+) -> None:
+    """With little room on each instance, so that prompts are cut, spread, dropped and computed
+    again."""
+    oracle = make_oracle(tmp_path_factory.mktemp("m"), "llama")
+    options = {"max_batch": 2, "max_len": 64, "kv_tokens": 72, "prefill_tokens": 16}
+    of_transformers(
+        oracle, Client(oracle.directory, policy=policy, instances=instances, tp=tp, **options)
+    )
+
+
+def test_a_killed_instance_is_replaced_and_no_token_lost(tiny: Path) -> None:
+    requests = [drawn(number, 110) for number in range(6)]
+
+    async def undisturbed(client: Client) -> None:
+        client.link.submit(requests)
+        await client.until(lambda: len(client.finished) == len(requests))
+
+    async def killed(client: Client) -> None:
+        client.link.submit(requests)
+        for least in (3, 40):
+            await client.until(lambda least=least: len(client.outputs.get(0, ())) > least)  # type: ignore[misc]
+            os.kill(instances_of(client)[0], signal.SIGKILL)
+        await client.until(lambda: len(client.finished) == len(requests))
+
+    fleet = {"policy": "esp", "instances": 2, "max_batch": 4}
+    whole, broken = Client(tiny, max_batch=4), Client(tiny, **fleet)
+    converse(whole, undisturbed)
+    converse(broken, killed)
+    assert broken.link.restarts == 0  # the manager's process goes on
+    assert broken.outputs == whole.outputs
+    assert broken.link.load.recomputations > 0
+    assert broken.link.load.kv_usage == 0
+
+
+def instances_of(client: Client) -> list[int]:
+    """Process ids, the oldest first."""
+    assert client.link.pid
+    found = psutil.Process(client.link.pid).children()
+    return [each.pid for each in sorted(found, key=lambda each: each.create_time())]
 
 
 @pytest.fixture
