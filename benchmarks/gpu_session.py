@@ -1,12 +1,12 @@
 """All that one short session on a GPU can show, in one call: ``gpu_session.py OUT [--dry-run]``.
 
 Training in bfloat16, and its share of the peak; decodes as graphs, and swapping; kernels on random
-shapes against float64; kernels that wait for a peer which never comes; the compiler's report; our
-product against cuBLAS; and operators over an emulated link: this process is rank 0, all other ranks
-are buffers in pinned host memory, and the copy engine carries their shards. Everything goes into
-OUT/gpu-session.json, part by part. It needs torch, triton and this repository, and for training and
-serving pydantic, msgspec and psutil. ``--dry-run`` goes the same way with small sizes in Triton's
-interpreter.
+shapes against float64; attention of elastic instances; kernels that wait for a peer which never
+comes; the compiler's report; our product against cuBLAS; and operators over an emulated link: this
+process is rank 0, all other ranks are buffers in pinned host memory, and the copy engine carries
+their shards. Everything goes into OUT/gpu-session.json, part by part. It needs torch, triton and
+this repository, and for training and serving pydantic, msgspec and psutil. ``--dry-run`` goes the
+same way with small sizes in Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if __name__ == "__main__":
 import torch
 
 from benchmarks.gpu.checks import check_kernels, check_lost_peer
+from benchmarks.gpu.elastic import check_elastic, time_elastic
 from benchmarks.gpu.link import time_link
 from benchmarks.gpu.products import time_products
 from benchmarks.gpu.session import Session, facts
@@ -66,8 +67,10 @@ def time_serving(session: Session) -> list[dict[str, Any]]:
 PARTS: dict[str, Callable[[Session], Any]] = {
     "begun": facts,
     "correctness": check_kernels,
+    "elastic_correctness": check_elastic,
     "training": time_training,
     "serving": time_serving,
+    "elastic": time_elastic,
     "products": time_products,
     "link": time_link,
     "clocks_after": facts,

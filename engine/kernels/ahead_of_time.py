@@ -36,13 +36,19 @@ class Compiled:
     """One kernel for one device.
 
     Attributes:
+        registers: of a thread.
+        shared_bytes: of a program.
         spills: whether it keeps values in memory for want of registers.
+        instructions: how often each stands in the machine code, modifiers included.
     """
 
     kernel: str
     dtype: str
     arch: int
+    registers: int
+    shared_bytes: int
     spills: bool
+    instructions: Mapping[str, int]
 
 
 def compile_all(arch: int) -> Iterator[Compiled]:
@@ -56,26 +62,37 @@ def _compile(kernel: Any, block: int, dtype: str, arch: int) -> Compiled:  # noq
     constants = {**_CONSTANTS, "BLOCK": block}
     kinds = {name: _kind(name, dtype) for name in kernel.arg_names if name not in constants}
     aligned = [name for name, kind in kinds.items() if kind.startswith("*")]
-    spills = compile_spills(
-        kernel, kinds, constants, aligned=aligned, warps=warps_for(block), arch=arch
+    return compile_kernel(
+        kernel,
+        kinds,
+        constants,
+        name=kernel.__name__,
+        dtype=dtype,
+        arch=arch,
+        aligned=aligned,
+        warps=warps_for(block),
     )
-    return Compiled(kernel=kernel.__name__, dtype=dtype, arch=arch, spills=spills)
 
 
-def compile_spills(
+def compile_kernel(
     kernel: Any,  # noqa: ANN401
     kinds: Mapping[str, str],
     constants: Mapping[str, int],
     *,
+    name: str,
+    dtype: str,
+    arch: int,
     aligned: Sequence[str],
     warps: int,
-    arch: int,
-) -> bool:
-    """Whether a kernel, compiled for a device, keeps values in memory for want of registers.
+    stages: int | None = None,
+) -> Compiled:
+    """A kernel as it is for a device.
 
     Args:
         kinds: the types of its arguments that are not ``constants``.
-        aligned: those whose value is a multiple of 16.
+        name, dtype: what it is called in the result.
+        aligned: arguments whose value is a multiple of 16.
+        stages: of its pipelines; None: as many as the compiler likes.
     """
     names = kernel.arg_names
     source = ASTSource(
@@ -84,10 +101,18 @@ def compile_spills(
         constexprs={(at,): constants[n] for at, n in enumerate(names) if n in constants},
         attrs={(names.index(n),): [["tt.divisibility", 16]] for n in aligned},
     )
-    target = GPUTarget("cuda", arch, 32)
-    made = triton.compile(source, target=target, options={"num_warps": warps})
-    _, _, instructions = disassemble(made.asm["cubin"])
-    return any(instructions[each] for each in SPILLS)
+    options = {"num_warps": warps} | ({"num_stages": stages} if stages else {})
+    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    registers, stack, instructions = disassemble(made.asm["cubin"])
+    return Compiled(
+        kernel=name,
+        dtype=dtype,
+        arch=arch,
+        registers=registers,
+        shared_bytes=made.metadata.shared,
+        spills=bool(stack) or any(each.partition(".")[0] in SPILLS for each in instructions),
+        instructions=instructions,
+    )
 
 
 def _kind(name: str, dtype: str) -> str:

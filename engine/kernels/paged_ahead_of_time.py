@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.kernels.ahead_of_time import Compiled, compile_spills
-from engine.kernels.paged_attention import TILES, WARPS, attend_single
+from engine.kernels.ahead_of_time import Compiled, compile_kernel
+from engine.kernels.paged_attention import STAGES, TILES, WARPS, attend_single
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,14 +23,21 @@ def compile_paged(arch: int, widths: tuple[int, ...] = (64, 128)) -> Iterator[Co
 
 
 def _compile(width: int, dtype: str, arch: int) -> Compiled:
-    tokens = TILES[4 if dtype == "fp32" else 2]
-    constants = {"WIDTH": width, "WIDE": width, "ROWS": 16, "BLOCK": 16, "TOKENS": tokens}
+    itemsize = 4 if dtype == "fp32" else 2
+    sizes = {"ROWS": 16, "BLOCK": 16, "TOKENS": TILES[itemsize]}
+    constants = {"WIDTH": width, "WIDE": width, **sizes}
     kinds = {name: _kind(name, dtype) for name in attend_single.arg_names if name not in constants}
-    spills = compile_spills(
-        attend_single, kinds, constants, aligned=_ALIGNED, warps=WARPS, arch=arch
+    return compile_kernel(
+        attend_single,
+        kinds,
+        constants,
+        name=f"attend_single, heads of {width}",
+        dtype=dtype,
+        arch=arch,
+        aligned=_ALIGNED,
+        warps=WARPS,
+        stages=STAGES[itemsize],
     )
-    name = f"attend_single, heads of {width}"
-    return Compiled(kernel=name, dtype=dtype, arch=arch, spills=spills)
 
 
 def _kind(name: str, dtype: str) -> str:

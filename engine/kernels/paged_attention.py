@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TILES = {2: 64, 4: 16}  # tokens at a time, by a number's bytes: more of float32 spill registers
 _FEWEST_ROWS = 16  # of a product on tensor cores
 WARPS = 4
+STAGES = {2: 3, 4: 2}  # of the pipeline that loads keys and values; 3 of float32 spill on sm_100
 
 
 @triton.jit
@@ -91,7 +92,7 @@ def paged_attention(
         q, keys, values, tables, lengths, out, math.log2(math.e) / math.sqrt(width), window, group,
         keys.stride(0), tables.stride(0), WIDTH=width, WIDE=max(16, triton.next_power_of_2(width)),
         ROWS=max(_FEWEST_ROWS, triton.next_power_of_2(group)), BLOCK=block_tokens,
-        TOKENS=TILES[q.element_size()], num_warps=WARPS,
+        TOKENS=TILES[q.element_size()], num_warps=WARPS, num_stages=STAGES[q.element_size()],
     )  # fmt: skip
     return out
 

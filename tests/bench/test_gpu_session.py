@@ -21,6 +21,8 @@ def test_every_part_of_it_runs(tmp_path: Path) -> None:
     subprocess.run(command, check=True, timeout=120, env=environment)
     [told] = [json.loads(path.read_text()) for path in (tmp_path / "out").iterdir()]
     assert told["correctness"]["cases"] == 24
+    assert told["elastic_correctness"]["cases"] == 4
+    assert all(row["own_ms"] > 0 and row.get("apart", 0) < 1e-2 for row in told["elastic"])
     assert len(told["training"]) == 6
     assert all(row["tokens_per_s"] > 0 and row["mfu_causal"] > 0 for row in told["training"])
     *decodes, swap = told["serving"]
