@@ -1,42 +1,62 @@
-"""Step 4: where keys and values are kept after a prefill, so that its group can scale down."""
+"""Step 4: where keys and values are kept after a prefill, so that its group can scale down
+(LoongServe, section 5.4)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from engine.elastic.assignment import Share
+    from engine.elastic.draft import Draft
+    from engine.elastic.snapshot import Snapshot, Waiting
 
 
 def scale_down(
-    tokens: int, growth: int, order: Sequence[int], room: Mapping[int, int]
-) -> tuple[Share, ...]:
-    """The fewest instances that hold a prompt's tokens, in contiguous parts.
+    waiting: Waiting,
+    due: int,
+    group: Sequence[int],
+    snapshot: Snapshot,
+    draft: Draft,
+    *,
+    finishes: bool,
+) -> list[int]:
+    """The instances of a group, those that are to keep a prompt's tokens first: so that the fewest
+    have all of it, and of these the fullest, whose room is of no use to others.
+
+    Those that hold it already come before others. One that is to decode next goes where others do;
+    one that is not done stays apart from them, and from other prompts that are not.
 
     Args:
-        growth: tokens more that it will need soon where its last ones are.
-        order: instances of its group, those that are to keep it first.
-        room: free slots of each; in all at least ``tokens``.
-
-    Returns:
-        The first that has room for everything, else for the tokens alone; else parts on those with
-        the most room, the last of which has the most left.
+        due: tokens of the prompt to be computed yet.
+        finishes: whether the chunk that is to be kept is the last.
     """
-    for need in (tokens + growth, tokens):
-        for each in order:
-            if room[each] >= need:
-                return ((each, tokens),)
-    return _spread(tokens, sorted(order, key=lambda each: -room[each]), room)
+    need = due + waiting.growth
+    holders = {each for each, _ in waiting.held} if waiting.has_begun else set()
+    others = {
+        holder
+        for each in snapshot.waiting
+        if each.has_begun and each is not waiting
+        for holder, _ in each.held
+    }
+    decodes = {each: snapshot.by_number[each].decodes for each in group}
 
+    def place(instance: int) -> tuple[bool, bool, bool, bool, int, int]:
+        apart = instance in others
+        free = draft.free[instance]
+        first, second = (
+            (apart, not decodes[instance]) if finishes else (decodes[instance] > 0, apart)
+        )
+        return (
+            bool(holders) and instance not in holders,
+            free < need,
+            first,
+            second,
+            free,
+            instance,
+        )
 
-def _spread(tokens: int, order: Sequence[int], room: Mapping[int, int]) -> tuple[Share, ...]:
-    shares: list[Share] = []
-    for each in order:
-        part = min(tokens, room[each])
-        if part > 0:
-            shares.append((each, part))
-            tokens -= part
-    assert not tokens, "there is room for all of them"
-    return tuple(shares)
+    order = sorted(group, key=place)
+    if not holders and draft.free[order[0]] < need:
+        return sorted(group, key=lambda each: (-draft.free[each], each))
+    return order
