@@ -77,7 +77,8 @@ def tables(compared: ComparedFleets) -> str:
 
 _NOTES = (
     "x: times the unloaded latency, which is that of each request alone on all devices; normalised:"
-    " mean of latency over\ntokens, over the same mean unloaded\n"
+    " mean of latency over\ntokens, over the same mean unloaded; keeps up: all are done within a"
+    " tenth of the span of arrivals after the last\n"
 )
 
 
@@ -96,7 +97,7 @@ def _head(compared: ComparedFleets) -> str:
 def _served(served: Sequence[Served]) -> str:
     from tui.table import render_table
 
-    columns = ["policy", "variant", "normalised, x", "P90 slowdown, x", "JCT, s", "P99"]
+    columns = ["policy", "variant", "normalised, x", "P90 slowdown, x", "keeps up", "JCT, s", "P99"]
     columns += ["TTFT, s", "P99", "TPOT, s", "busy", "requests/s", "recomputed tokens"]
     return render_table(columns, [_one(each) for each in served])
 
@@ -108,6 +109,7 @@ def _one(each: Served) -> tuple[Any, ...]:
         each.variant or "-",
         figure(each.slowdown.normalised_latency),
         figure(each.slowdown.slowdown_p90),
+        "yes" if each.slowdown.keeps_up else "no",
         *_mean_p99(found.all.jct),
         *_mean_p99(found.all.ttft),
         _mean_p99(found.all.tpot)[0],

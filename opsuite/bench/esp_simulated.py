@@ -7,6 +7,7 @@ recorded trace, its parts): a figure is their median, its interval their range.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
@@ -118,10 +119,13 @@ class _Searches:
 
         key = variant.name, load.seed
         if key not in self._made:
-            self._made[key] = RateSearch(
-                lambda rate: self._cells.slowdown(load, self.policy, variant, rate)
-            )
+            self._made[key] = RateSearch(lambda rate: self._figures(variant, load, rate))
         return self._made[key]
+
+    def _figures(self, variant: Variant, load: Load, rate: float) -> dict[str, float]:
+        """Without bound where the fleet does not keep up."""
+        found = self._cells.slowdown(load, self.policy, variant, rate)
+        return found if found["keeps_up"] else dict.fromkeys(found, math.inf)
 
     def tuned(self, load: Load, objective: Objective, guess: float) -> tuple[Variant, float]:
         """The variant with the highest rate, and that: one that does not keep the objective at a

@@ -32,7 +32,7 @@ _BASELINE = (
     *(
         f"engine/simulation/fleet/{name}.py"
         for name in (
-            *("measured", "device_model", "set_up", "slo", "engines"),
+            *("measured", "device_model", "set_up", "slo", "engines", "counted_engine"),
             *("replicas", "disaggregation", "baselines"),
         )
     ),

@@ -11,7 +11,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from engine.simulation.fleet.disaggregation import Halves, simulate_disaggregated
-from engine.simulation.fleet.engines import Order, fitting_tokens, make_engine
+from engine.simulation.fleet.engines import Order, fitting_tokens, make_engine, run_engine
 from engine.simulation.fleet.fleet_serving import FleetServing, Variant
 from engine.simulation.fleet.replicas import simulate_replicas
 
@@ -32,14 +32,17 @@ def _one_engine(latency: Callable[[FleetSetUp], Latency], order: Order, chunk: i
     """With the memory of all instances."""
 
     def serve(workload: Workload, set_up: FleetSetUp) -> Outcome:
-        return make_engine(
-            set_up,
-            latency(set_up),
-            workload,
-            instances=set_up.instances,
-            order=order,
-            chunk=chunk,
-        ).run()
+        return run_engine(
+            partial(
+                make_engine,
+                set_up,
+                latency(set_up),
+                workload,
+                instances=set_up.instances,
+                order=order,
+                chunk=chunk,
+            )
+        )
 
     return serve
 

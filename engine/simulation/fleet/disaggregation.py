@@ -9,15 +9,15 @@ there again without computing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from engine.simulation.fleet.engines import make_engine
+from engine.simulation.fleet.engines import make_engine, run_engine
 from engine.simulation.serve.life import Life, Outcome
 from engine.simulation.serve.request import Request, Workload
 
 if TYPE_CHECKING:
     from engine.profiles.latency import Latency
-    from engine.scheduling.job import Job
     from engine.simulation.fleet.engines import Order
     from engine.simulation.fleet.set_up import FleetSetUp
 
@@ -41,29 +41,16 @@ class Halves:
         )
 
 
-class _AllComputed:
-    """Keys and values of whatever comes have come with it."""
-
-    def known(self, job: Job) -> int:
-        return job.known
-
-    def share(self, job: Job) -> int:
-        return job.known
-
-
 def simulate_disaggregated(
     set_up: FleetSetUp, workload: Workload, *, halves: Halves, order: Order, chunk: int | None
 ) -> Outcome:
     """Every request fits into half of the instances."""
     prefill, decode = halves.latencies(set_up)
     half = set_up.instances // 2
-    first = make_engine(
-        set_up, prefill, _prompts(workload), instances=half, order=order, chunk=chunk
-    ).run()
+    make = partial(make_engine, set_up, instances=half)
+    first = run_engine(partial(make, prefill, _prompts(workload), order=order, chunk=chunk))
     ready = _ready(set_up, workload, first)
-    second = make_engine(
-        set_up, decode, _answers(workload, ready), instances=half, prefixes=_AllComputed()
-    ).run()
+    second = run_engine(partial(make, decode, _answers(workload, ready), computed=True))
     lives = [_life(each, life) for each, life in zip(workload.requests, first.lives, strict=True)]
     for (_, number), life in zip(ready, second.lives, strict=True):
         lives[number].last_s = life.last_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.simulation.fleet.engines import make_engine
@@ -10,11 +11,10 @@ from engine.simulation.serve.request import Workload
 
 if TYPE_CHECKING:
     from engine.profiles.latency import Latency
-    from engine.simulation.fleet.engines import Order
+    from engine.simulation.fleet.engines import Engine, Order
     from engine.simulation.fleet.set_up import FleetSetUp
     from engine.simulation.serve.life import Life
     from engine.simulation.serve.request import Request
-    from engine.simulation.serve.simulator import Simulator
 
 _TOKENS_YET = 100  # that a request is supposed to give yet, since nobody knows
 
@@ -22,7 +22,7 @@ _TOKENS_YET = 100  # that a request is supposed to give yet, since nobody knows
 class _Replica:
     """One engine, and what it has to do as its dispatcher sees it."""
 
-    def __init__(self, engine: Simulator, latency: Latency) -> None:
+    def __init__(self, engine: Engine, latency: Latency) -> None:
         self.engine = engine
         self._latency = latency
         self._open: list[Life] = []
@@ -36,10 +36,12 @@ class _Replica:
         """What its requests add to its iterations yet, by estimate."""
         self._open = [life for life in self._open if not life.finished]
         terms = self._latency.small
-        prompts = sum(life.request.prompt_tokens for life in self._open)
+        prompts, prefill_s = 0, 0.0
+        for life in self._open:
+            prompts += life.request.prompt_tokens
+            if life.first_s is None:
+                prefill_s += self._latency.added_s(life.request.prompt_tokens)
         decode_s = terms.sequence * len(self._open) + terms.context * prompts
-        waiting = (life.request for life in self._open if life.first_s is None)
-        prefill_s = sum(self._latency.added_s(each.prompt_tokens) for each in waiting)
         return prefill_s + _TOKENS_YET * decode_s
 
 
@@ -49,12 +51,16 @@ def simulate_replicas(
     """Every request fits into one instance."""
     latency = set_up.base.latency(1)
     nothing = Workload(name=workload.name, requests=())
-    replicas = [
-        _Replica(
-            make_engine(set_up, latency, nothing, instances=1, order=order, chunk=chunk), latency
-        )
-        for _ in range(set_up.instances)
-    ]
+    make = partial(make_engine, set_up, latency, nothing, instances=1, order=order, chunk=chunk)
+    counted = [_Replica(make(exact=False), latency) for _ in range(set_up.instances)]
+    outcome = _dispatched(workload, counted)
+    if not any(each.engine.short for each in counted):
+        return outcome
+    walked = [_Replica(make(exact=True), latency) for _ in range(set_up.instances)]
+    return _dispatched(workload, walked)
+
+
+def _dispatched(workload: Workload, replicas: list[_Replica]) -> Outcome:
     lives = []
     for request in workload.requests:
         for each in replicas:
@@ -63,7 +69,7 @@ def simulate_replicas(
     return _together([each.engine for each in replicas], lives)
 
 
-def _together(engines: list[Simulator], lives: list[Life]) -> Outcome:
+def _together(engines: list[Engine], lives: list[Life]) -> Outcome:
     outcomes = [engine.run() for engine in engines]
     return Outcome(
         policy="replicas",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from engine.simulation.serve.life import Outcome
     from engine.simulation.serve.request import Request
 
+_DRAIN = 0.1  # of the span of arrivals
+_LONGEST = 5  # times the longest unloaded latency
 Figure = Literal["normalised_latency", "slowdown_p90"]
 
 
@@ -27,10 +29,15 @@ class Slowdown:
         normalised_latency: mean of latency over tokens (of prompt and output), over the same mean
             of unloaded latencies: LoongServe's metric.
         slowdown_p90: 90th percentile of latency over the request's own unloaded latency.
+        keeps_up: whether all were done soon after the last had come: within a tenth of the span of
+            arrivals, and five times the longest unloaded latency. Else the rate is too high,
+            whatever the figures are: whoever lets a few long requests starve until the others have
+            stopped coming has good ones.
     """
 
     normalised_latency: float
     slowdown_p90: float
+    keeps_up: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +52,6 @@ class Objective:
         """For people."""
         what = "mean normalised latency" if self.figure == "normalised_latency" else "P90 slowdown"
         return f"{what} <= {self.most:g}x"
-
-    def of(self, slowdown: Slowdown) -> float:
-        """The figure that it is about."""
-        found: float = getattr(slowdown, self.figure)
-        return found
 
 
 OBJECTIVES = (
@@ -92,7 +94,17 @@ def measure_slowdown(outcome: Outcome, latency: Latency) -> Slowdown:
     return Slowdown(
         normalised_latency=float((taken / tokens).mean() / (alone / tokens).mean()),
         slowdown_p90=float(np.percentile(taken / alone, 90)),
+        keeps_up=_drained_s(outcome) <= _drain_s(requests, float(alone.max())),
     )
+
+
+def _drained_s(outcome: Outcome) -> float:
+    return outcome.end_s - outcome.lives[-1].request.arrival_s
+
+
+def _drain_s(requests: Sequence[Request], longest_s: float) -> float:
+    span_s = requests[-1].arrival_s - requests[0].arrival_s
+    return _DRAIN * span_s + _LONGEST * longest_s
 
 
 def _taken(last_s: float | None, end_s: float, request: Request) -> float:

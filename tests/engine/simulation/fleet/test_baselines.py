@@ -87,10 +87,9 @@ def test_one_replica_is_one_engine(order: Order) -> None:
     """Offering requests one by one changes no time by a bit."""
     single = replace(SET_UP, instances=1, kv_tokens=40_000)
     served = find_workload("leval-like", rate=0.4, requests=150, seed=1).fitting(40_000)
-    engine = make_engine(
-        single, SET_UP.base.latency(1), served, instances=1, order=order, chunk=2048
-    )
-    whole = engine.run()
+    whole = make_engine(
+        single, SET_UP.base.latency(1), served, instances=1, order=order, chunk=2048, exact=True
+    ).run()
     assert times(simulate_replicas(single, served, order=order, chunk=2048)) == times(whole)
 
 
@@ -155,3 +154,12 @@ def test_the_best_variant_is_the_one_that_serves() -> None:
     assert measure_slowdown(policy(served, SET_UP), SET_UP.whole).normalised_latency == min(
         figures.values()
     )
+
+
+def test_who_starves_the_long_ones_until_the_end_does_not_keep_up() -> None:
+    served = find_workload("leval-like", rate=6.0, requests=600, seed=0)
+    found = measure_slowdown(find_fleet_policy("chunked-short-first")(served, SET_UP), SET_UP.whole)
+    assert found.normalised_latency < 25
+    assert not found.keeps_up
+    slowly = find_fleet_policy("chunked-short-first")(served.scaled(0.8), SET_UP)
+    assert measure_slowdown(slowly, SET_UP.whole).keeps_up
