@@ -53,7 +53,7 @@ class Instance:
         lost = self._agreed(lost)
         if lost is not None:
             chosen = []
-        sent = self.exchange.sent
+        sent, ranks = self.exchange.sent, self._tp.size if self._tp else 1  # all give as much
         return Done(
             number=step.number,
             instance=self.exchange.instance,
@@ -61,7 +61,7 @@ class Instance:
             chosen=tuple(each for each in chosen if each[1].token != NO_TOKEN),
             failed=tuple(number for number, token in chosen if token.token == NO_TOKEN),
             lost=lost,
-            sent=(sent.ring, sent.answers, sent.copies),
+            sent=(sent.ring * ranks, sent.answers * ranks, sent.copies * ranks),
         )
 
     def _compute(self, layout: Layout) -> list[tuple[int, Chosen]]:
