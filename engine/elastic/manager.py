@@ -143,19 +143,22 @@ class Manager:
             Those that have finished, and hold nothing any more.
         """
         self._land(iteration)
+        for transfer in iteration.transfers:
+            self.pools.end_move(transfer)
+            self._groups.moved(transfer)
         ran: list[Job] = []
         for (job, _, tokens, gives), keep in zip(iteration.work, iteration.keep, strict=True):
             job.cached += tokens
             if gives:
                 job.generated += 1
             if job.number in self._leaving:
-                self._release(self._leaving.pop(job.number))
                 continue
             ran.append(job)
             if not gives:
                 self._waiting[job.number] = job
             elif tokens > 1 or self._groups.master(job.number) is None:
                 self._groups.join(job, keep[-1][0])
+        self._let_go(iteration)
         self._groups.changed(iteration.instances)
         self.policy.ran(ran, seconds, now)
         return self._finish(ran, now, ended)
@@ -175,14 +178,15 @@ class Manager:
         for work, keep in zip(iteration.work, iteration.keep, strict=True):
             job = work.job
             if job.number in self._leaving:
-                self._release(self._leaving.pop(job.number))
-            elif self.pools.held(job.number):
+                continue
+            if self.pools.held(job.number):
                 self.pools.give_back(job.number, keep)
                 self._settle(job)
             elif job.number not in torn:
                 lost.append(job)
         for job in lost:
             self._forget(job)
+        self._let_go(iteration)
         self._groups.changed(iteration.instances)
         return lost
 
@@ -224,7 +228,8 @@ class Manager:
     def snapshot(self, now: float) -> Snapshot:
         """The fleet as it is."""
         self.policy.order(now)  # ranks are as of now
-        waiting = sorted(self._waiting.values(), key=self.policy.rank)
+        staying = [job for job in self._waiting.values() if not job.in_flight]
+        waiting = sorted(staying, key=self.policy.rank)
         return Snapshot(
             now=now,
             waiting=tuple(self._told(job) for job in waiting),
@@ -262,8 +267,9 @@ class Manager:
         for number in assignment.drop:
             self._drop(self._waiting[number])
         for transfer in assignment.transfers:
-            self.pools.move(transfer)
+            self.pools.begin_move(transfer)
             self._groups.moved(transfer)
+            self._jobs[transfer.number].in_flight = True
         for number, master in assignment.masters:
             self._groups.join(self._jobs[number], master)
         work = [self._chunk(each, group) for each in assignment.chunks]
@@ -318,7 +324,7 @@ class Manager:
                 work.append(self._work(job, 1))
                 keep.append(share)
                 context += job.known
-        if not work:
+        if not work and not assignment.transfers:
             return None
         self._number += 1
         batch = len(work) - len(prefills)
@@ -387,8 +393,22 @@ class Manager:
     def _land(self, iteration: GroupIteration) -> None:
         del self._flying[iteration.number]
         self._groups.land(iteration)
-        for work in iteration.work:
-            work.job.in_flight = False
+        for job in self._involved(iteration):
+            job.in_flight = False
+
+    def _let_go(self, iteration: GroupIteration) -> None:
+        """Those that were withdrawn while it was in flight."""
+        for job in self._involved(iteration):
+            if self._leaving.pop(job.number, None):
+                self._release(job)
+
+    def _involved(self, iteration: GroupIteration) -> Iterable[Job]:
+        """Those that it computes, and those that it only moves."""
+        yield from (work.job for work in iteration.work)
+        for number in {each.number for each in iteration.transfers}:
+            job = self._jobs.get(number) or self._leaving.get(number)
+            if job is not None:
+                yield job
 
     def _settle(self, job: Job) -> None:
         """It is where it was before an iteration that came to nothing."""

@@ -54,9 +54,12 @@ class Pools:
         if not held:
             del self._held[number]
 
-    def move(self, transfer: Transfer) -> None:
-        """From one instance to another, which has room."""
+    def begin_move(self, transfer: Transfer) -> None:
+        """To another instance, which has room: until it is over, the tokens are on both."""
         self.take(transfer.number, ((transfer.target, transfer.tokens),))
+
+    def end_move(self, transfer: Transfer) -> None:
+        """They have left the old one."""
         self.give_back(transfer.number, ((transfer.source, transfer.tokens),))
 
     def release(self, number: int) -> None:

@@ -80,7 +80,8 @@ class _Decision:
         if _home(waiting) is None:
             self._load[number] += part.due
             self._promised[number] += part.due
-        most = min(part.due, self._left[number], self._draft.free[number])
+        sharing = 0 if waiting.begun or part.fresh else part.cached
+        most = min(part.due, self._left[number], self._draft.free[number] - sharing)
         full = len(self._chunks[number]) >= self._snapshot.max_batch
         if not instance.idle or most <= 0 or full:
             return

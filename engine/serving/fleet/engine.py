@@ -130,6 +130,8 @@ class FleetEngine:
         self._lives.lost(instance)
         hit = self.manager.lose(instance)
         self._texts.lose(instance)
+        for flight in self._flights.values():
+            flight.lose(instance)
         for iteration in hit:
             flight = self._flights[iteration.number]
             flight.torn = True
@@ -148,7 +150,7 @@ class FleetEngine:
         if flight.missing:
             return []
         del self._flights[flight.iteration.number]
-        self._texts.give_back(flight.left_behind)
+        self._texts.leave(flight.left_behind)
         self._lives.ended(flight, self._used(flight), now)
         if flight.torn:
             return self._abandon(flight)

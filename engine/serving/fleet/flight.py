@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from engine.elastic.iteration import GroupIteration
+    from engine.serving.fleet.texts import Left
     from engine.serving.instances.step import Done, Run, Step
     from engine.serving.sampling.sampler import Chosen
 
@@ -24,7 +25,7 @@ class Flight:
     iteration: GroupIteration
     step: Step
     keep: list[tuple[Run, ...]]
-    left_behind: list[Run]
+    left_behind: list[Left]
     begun_s: float
     missing: set[int]
     torn: bool = False
@@ -35,6 +36,11 @@ class Flight:
         self.missing.discard(done.instance)
         self.accounts.append(done)
         self.torn = self.torn or done.lost is not None
+
+    def lose(self, instance: int) -> None:
+        """Its slots are nobody's: another pool may have the same numbers soon."""
+        self.keep = [tuple(run for run in keep if run.instance != instance) for keep in self.keep]
+        self.left_behind = [each for each in self.left_behind if each.run.instance != instance]
 
     @property
     def chosen(self) -> dict[int, Chosen]:

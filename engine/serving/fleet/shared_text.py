@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from engine.serving.instances.step import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 BLOCK_TOKENS = 16  # by which beginnings are found
 
@@ -18,11 +21,10 @@ class SharedText:
     """Attributes:
     tokens, salt: compared on every hit: a hash alone proves nothing.
     runs: where they lie, in the order of the text.
-    holders: lengths that requests read, each as often as they do.
     keys: of its blocks, by which it is found.
     """
 
-    __slots__ = ("holders", "keys", "runs", "salt", "tokens")
+    __slots__ = ("_readers", "keys", "runs", "salt", "tokens")
 
     def __init__(
         self, tokens: Sequence[int], salt: bytes, runs: Sequence[Run], keys: list[bytes]
@@ -30,18 +32,40 @@ class SharedText:
         self.tokens = array("q", tokens)
         self.salt = salt
         self.runs = list(runs)
-        self.holders: list[int] = []
         self.keys = keys
+        self._readers = np.zeros(len(tokens), dtype=np.int32)  # of each token
 
     def first_runs(self, length: int) -> list[Run]:
         """Those of the first tokens."""
-        found = []
+        return [cut(run, length - run.first)[0] for run in self.runs if run.first < length]
+
+    def hold(self, runs: Iterable[Run], more: int) -> None:
+        """So many more read these."""
+        for run in runs:
+            self._readers[run.first : run.end] += more
+
+    def shorten(self) -> list[Run]:
+        """To what is read: the other slots are free."""
+        kept: list[Run] = []
+        freed: list[Run] = []
         for run in self.runs:
-            if run.first >= length:
+            read = self._readers[run.first : run.end] > 0
+            edges = [0, *(np.flatnonzero(read[1:] != read[:-1]) + 1).tolist(), run.tokens]
+            for start, stop in pairwise(edges):
+                part = Run(run.instance, run.slot + start, run.first + start, stop - start)
+                (kept if read[start] else freed).append(part)
+        self.runs = kept
+        return freed
+
+    @property
+    def length(self) -> int:
+        """Tokens that are there from the first on, without a gap."""
+        place = 0
+        for run in self.runs:
+            if run.first != place:
                 break
-            count = min(run.tokens, length - run.first)
-            found.append(Run(run.instance, run.slot, run.first, count))
-        return found
+            place = run.end
+        return place
 
 
 class SharedTexts:
@@ -56,11 +80,6 @@ class SharedTexts:
         self._salt = salt
         self._by_key: dict[bytes, SharedText] = {}
         self._texts: dict[SharedText, None] = {}  # in the order of the last use
-
-    @property
-    def idle_tokens(self) -> int:
-        """Of texts that nobody reads."""
-        return sum(run.tokens for text in self._texts if not text.holders for run in text.runs)
 
     def whole(self, tokens: int) -> int:
         """As many of these as fill whole blocks."""
@@ -87,15 +106,16 @@ class SharedTexts:
         same = text.salt == salt and text.tokens[:length] == array("q", tokens[:length])
         return found if same else None
 
-    def hold(self, text: SharedText, length: int) -> None:
+    def hold(self, text: SharedText, runs: Iterable[Run]) -> None:
         """Somebody reads so much of it."""
-        text.holders.append(length)
-        self._texts[text] = self._texts.pop(text)
+        text.hold(runs, 1)
+        if text in self._texts:
+            self._texts[text] = self._texts.pop(text)
 
-    def release(self, text: SharedText, length: int) -> list[Run]:
-        """And does not any more: slots that are free now, where it was of no further use."""
-        text.holders.remove(length)
-        return [] if text.holders or text in self._texts else text.runs
+    def release(self, text: SharedText, runs: Iterable[Run]) -> list[Run]:
+        """And does not any more: slots that are free now, where it is of no further use."""
+        text.hold(runs, -1)
+        return [] if text in self._texts else text.shorten()
 
     def add(self, tokens: Sequence[int], salt: bytes, runs: Sequence[Run]) -> SharedText | None:
         """A text of whole blocks; None: another has its beginning already."""
@@ -120,10 +140,10 @@ class SharedTexts:
                 break
             if not any(run.instance == instance for run in text.runs):
                 continue
-            cut = self._shorten(text, max(text.holders, default=0))
-            freed += cut
+            cut_off = self._shorten(text)
+            freed += cut_off
             if tokens is not None:
-                tokens -= sum(run.tokens for run in cut if run.instance == instance)
+                tokens -= sum(run.tokens for run in cut_off if run.instance == instance)
         return freed
 
     def lose(self, instance: int) -> list[Run]:
@@ -135,36 +155,21 @@ class SharedTexts:
         freed: list[Run] = []
         for text in list(self._texts):
             if any(run.instance == instance for run in text.runs):
-                self._forget(text, 0)
-                if text.holders:
-                    del self._texts[text]
-                else:
-                    freed += self._shorten(text, 0)
+                text.runs = [run for run in text.runs if run.instance != instance]
+                freed += self._shorten(text)
         return freed
 
-    def _shorten(self, text: SharedText, length: int) -> list[Run]:
-        """To what is still read."""
-        self._forget(text, length)
-        kept = text.first_runs(length)
-        freed = []
-        for run in text.runs:
-            part = min(run.tokens, max(0, length - run.first))
-            if part < run.tokens:
-                freed.append(
-                    Run(run.instance, run.slot + part, run.first + part, run.tokens - part)
-                )
-        text.runs = kept
-        text.tokens = text.tokens[:length]
-        if not length:
-            del self._texts[text]
-        return freed
-
-    def _forget(self, text: SharedText, length: int) -> None:
-        """It is found by its first tokens only."""
-        for key in text.keys[length // BLOCK_TOKENS :]:
+    def _shorten(self, text: SharedText) -> list[Run]:
+        """To what is still read; it is found by what is left of its beginning."""
+        freed = text.shorten()
+        blocks = text.length // BLOCK_TOKENS
+        for key in text.keys[blocks:]:
             if self._by_key.get(key) is text:
                 del self._by_key[key]
-        del text.keys[length // BLOCK_TOKENS :]
+        del text.keys[blocks:]
+        if not text.keys:
+            del self._texts[text]
+        return freed
 
     def keys(self, tokens: Sequence[int], salt: bytes) -> list[bytes]:
         """Of each whole block, with all before it."""
@@ -175,3 +180,10 @@ class SharedTexts:
             key = hashlib.blake2b(key + block, digest_size=16).digest()
             found.append(key)
         return found
+
+
+def cut(run: Run, tokens: int) -> tuple[Run, Run]:
+    """Its first so many tokens, and the others; all of them, where it has fewer."""
+    tokens = min(tokens, run.tokens)
+    first = Run(run.instance, run.slot, run.first, tokens)
+    return first, Run(run.instance, run.slot + tokens, run.first + tokens, run.tokens - tokens)

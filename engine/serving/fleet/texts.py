@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine.serving.fleet.shared_text import SharedTexts
+from engine.serving.fleet.shared_text import SharedTexts, cut
 from engine.serving.fleet.slot_pool import SlotPool, Stretch
 from engine.serving.instances.step import Copy, Run
 
@@ -27,20 +27,35 @@ class _Piece(NamedTuple):
 class _Text:
     """Attributes:
     pieces: in the order of the text.
-    shared: whose beginning, ``shared_tokens`` long, it reads.
+    shared: whose slots it reads where they are not its own.
     """
 
-    __slots__ = ("pieces", "shared", "shared_tokens")
+    __slots__ = ("pieces", "shared")
 
     def __init__(self) -> None:
         self.pieces: list[_Piece] = []
         self.shared: SharedText | None = None
-        self.shared_tokens = 0
 
     def read(self, shared: SharedText, tokens: int) -> None:
         """Its beginning is a shared text's."""
-        self.shared, self.shared_tokens = shared, tokens
+        self.shared = shared
         self.pieces = [_Piece(run, own=False) for run in shared.first_runs(tokens)]
+
+    @property
+    def borrowed(self) -> list[Run]:
+        """What is not its own."""
+        return [piece.run for piece in self.pieces if not piece.own]
+
+
+class Left(NamedTuple):
+    """Slots that a text has left, to be given back when they have been copied.
+
+    Attributes:
+        shared: whose they are; None: the text's own.
+    """
+
+    run: Run
+    shared: SharedText | None
 
 
 class Texts:
@@ -69,15 +84,13 @@ class Texts:
     def lose(self, instance: int) -> None:
         """An instance is gone; texts that lie there are freed by who knows them."""
         del self._pools[instance]
+        for text in self._texts.values():
+            text.pieces = [each for each in text.pieces if each.run.instance != instance]
         self._give_back(self._prefixes.lose(instance))
 
     def used(self, instance: int, slots: int) -> int:
         """Slots that texts hold, and what only keeps a prefix."""
         return slots - self._pools[instance].free
-
-    def idle(self) -> int:
-        """Tokens that only keep a prefix."""
-        return self._prefixes.idle_tokens
 
     def known(self, number: int, tokens: Sequence[int], salt: bytes) -> tuple[Share, ...]:
         """Where the longest known beginning of a text lies, in its order; never all of it."""
@@ -90,9 +103,9 @@ class Texts:
         found = self._find(number, tokens, salt)
         if found is None:
             return ()
-        self._prefixes.hold(*found)
         text = self._texts[number] = _Text()
         text.read(*found)
+        self._prefixes.hold(found[0], text.borrowed)
         return _shares(piece.run for piece in text.pieces)
 
     def runs(self, number: int) -> tuple[Run, ...]:
@@ -132,15 +145,15 @@ class Texts:
         """Slots of which nothing came, or nothing is left."""
         self._give_back(runs)
 
-    def transfer(self, move: Transfer) -> tuple[list[Copy], list[Run]]:
+    def transfer(self, move: Transfer) -> tuple[list[Copy], list[Left]]:
         """The last tokens that a text has at one instance pass to another.
 
         Returns:
-            What is to be copied, and the slots that are to be given back when it has been.
+            What is to be copied, and what is to be left (:meth:`leave`) when it has been.
         """
         text = self._texts[move.number]
         copies: list[Copy] = []
-        left_behind: list[Run] = []
+        left_behind: list[Left] = []
         pieces: list[_Piece] = []  # from the end of the text
         left = move.tokens
         for run, own in reversed(text.pieces):
@@ -149,17 +162,21 @@ class Texts:
                 pieces.append(_Piece(run, own))
                 continue
             left -= part
-            staying, source = _cut(run, run.tokens - part)
+            staying, source = cut(run, run.tokens - part)
             moved = _copies(source, move.target, self._take(move.target, move.number, part, 0))
             copies += moved
             pieces += [_Piece(copy.target) for copy in reversed(moved)]
             if staying.tokens:
                 pieces.append(_Piece(staying, own))
-            if own:
-                left_behind.append(source)
+            left_behind.append(Left(source, None if own else text.shared))
         assert not left, "it has so many there"
         text.pieces = pieces[::-1]
         return copies, left_behind
+
+    def leave(self, left_behind: Iterable[Left]) -> None:
+        """It has been copied, or is worth nothing any more."""
+        for run, shared in left_behind:
+            self._give_back((run,) if shared is None else self._prefixes.release(shared, (run,)))
 
     def publish(self, number: int, tokens: Sequence[int], computed: int, salt: bytes) -> None:
         """Let others share what is computed of a text's beginning: call it when it is sound. What
@@ -172,8 +189,8 @@ class Texts:
         made = self._prefixes.add(tokens[:length], salt, _before(runs, length))
         if made is None:
             return
-        self._prefixes.hold(made, length)
         text.read(made, length)
+        self._prefixes.hold(made, text.borrowed)
         text.pieces += [_Piece(run) for run in _behind(runs, length)]
 
     def free(self, number: int) -> None:
@@ -186,7 +203,7 @@ class Texts:
             return
         self._give_back(piece.run for piece in text.pieces if piece.own)
         if text.shared is not None:
-            self._give_back(self._prefixes.release(text.shared, text.shared_tokens))
+            self._give_back(self._prefixes.release(text.shared, text.borrowed))
 
     def forget_prefixes(self) -> None:
         """Give up all that only keeps a prefix."""
@@ -218,30 +235,21 @@ def _continues(run: Run, after: Run) -> bool:
     return run.instance == after.instance and run.slot + run.tokens == after.slot
 
 
-def _cut(run: Run, tokens: int) -> tuple[Run, Run]:
-    """Its first so many tokens, and the others."""
-    first = Run(run.instance, run.slot, run.first, tokens)
-    rest = run.tokens - tokens
-    return first, Run(run.instance, run.slot + tokens, run.first + tokens, rest)
-
-
 def _before(runs: Sequence[Run], place: int) -> list[Run]:
     """What they have of the text before a place."""
-    cut = [_cut(run, place - run.first)[0] if run.end > place else run for run in runs]
-    return [run for run in cut if run.first < place]
+    return [cut(run, place - run.first)[0] for run in runs if run.first < place]
 
 
 def _behind(runs: Sequence[Run], place: int) -> list[Run]:
     """What they have of the text from a place on."""
-    cut = [_cut(run, place - run.first)[1] if run.first < place else run for run in runs]
-    return [run for run in cut if run.tokens > 0]
+    return [cut(run, max(0, place - run.first))[1] for run in runs if run.end > place]
 
 
 def _copies(source: Run, target: int, stretches: Iterable[Stretch]) -> list[Copy]:
     """Piece by piece, in the order of the text."""
     copies = []
     for start, count in stretches:
-        part, source = _cut(source, count)
+        part, source = cut(source, count)
         copies.append(Copy(part, Run(target, start, part.first, count)))
     return copies
 

@@ -73,7 +73,7 @@ class Checked:
                 self.memory[target, copy.target.slot + at] = self.memory[
                     source, copy.source.slot + at
                 ]
-        self.texts.give_back(left_behind)
+        self.texts.leave(left_behind)
 
     def write(self, number: int, runs: tuple[Run, ...]) -> None:
         for run in runs:
@@ -143,6 +143,8 @@ def test_an_instance_that_is_lost_takes_what_was_shared_with_it() -> None:
     checked.texts.publish(0, FAMILY, 63, b"")
     checked.texts.lose(0)
     assert checked.texts.known(9, FAMILY, b"") == ()
+    checked.texts.lose(1)  # and so is the other, which comes back before anybody has noticed
+    checked.texts.gain(1, SLOTS)
     checked.texts.free(0)
     assert checked.texts.used(1, SLOTS) == 0
     with pytest.raises(KeyError):
