@@ -109,8 +109,8 @@ class DistributedExchange:
         self._come_to(layer)
         own = self._room(self.instance)
         for to, new, stored in (
-            (own[0], k, self._pool.keys[layer]),
-            (own[1], v, self._pool.values[layer]),
+            (own[0], k, self._pool.keys[layer][0]),
+            (own[1], v, self._pool.values[layer][0]),
         ):
             to[:, : len(k)] = new.transpose(0, 1)
             at = len(k)
@@ -216,7 +216,7 @@ class DistributedExchange:
     def _unpacked(self, source: int, packet: Tensor) -> Stripe:
         stripe = packet[:, :, : self._stripe_of(source)]
         return Stripe(
-            keys=stripe[0], values=stripe[1], cached_keys=packet[0], cached_values=packet[1]
+            keys=stripe[0:1], values=stripe[1:2], cached_keys=packet[0:1], cached_values=packet[1:2]
         )
 
     def _neighbour(self, step: int) -> int:

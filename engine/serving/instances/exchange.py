@@ -36,9 +36,9 @@ class Stripe:
     """Of one layer, as it passes.
 
     Attributes:
-        keys, values: of the stripe's tokens, [Hkv, T, Dh].
-        cached_keys, cached_values: where the holder's cached tokens lie, [Hkv, slots, Dh], by the
-            runs that :meth:`Exchange.cached` tells.
+        keys, values: of the stripe's tokens, [1, Hkv, T, Dh].
+        cached_keys, cached_values: where what the holder has cached lies, [1, Hkv, slots, Dh]: in
+            the runs that :meth:`Exchange.cached` tells.
     """
 
     keys: Tensor

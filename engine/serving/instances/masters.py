@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 
 from engine.serving.instances.partial import Partial, partial_attention, windowed_attention
 from engine.serving.instances.pool import PoolWriter
 from engine.serving.instances.sight import Sight
+from engine.serving.instances.stored import together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from engine.serving.instances.exchange import Exchange
     from engine.serving.instances.layout import Layout, Question
     from engine.serving.instances.pool import TokenPool
+    from engine.serving.instances.step import Run
 
 
 class MasteredParts:
@@ -40,7 +43,7 @@ class MasteredParts:
         self._writer = PoolWriter(pool, [run for part in layout.mastered for run in part.keep])
         self._rounds: dict[bool, _Round] = {}
         self._new: tuple[Tensor, Tensor] | None = None
-        self._found: list[Partial] = []
+        self._found: list[Partial | Tensor] = []
 
     def store(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Keys and values [n, Hkv, Dh] of its rows."""
@@ -75,10 +78,11 @@ class MasteredParts:
             row = 0
             for question, found in zip(this.questions, self._found, strict=True):
                 if holder in question.far:
+                    assert isinstance(found, Partial), "others are to add to it"
                     end = row + question.tokens
                     found.merge(Partial(answers.out[row:end], answers.lse[row:end]))
                     row = end
-        return [each.out for each in self._found]
+        return [each.out if isinstance(each, Partial) else each for each in self._found]
 
     def _answers(self, layer: int, this: _Round, last: bool) -> Iterator[tuple[int, Partial]]:
         stored = self._pool.keys[layer], self._pool.values[layer]
@@ -114,10 +118,10 @@ class _Round:
         me, window = layout.instance, layout.window
         self.questions = layout.questions(me, last=last)
         self.sizes = [each.tokens for each in self.questions]
-        self.own = []
+        self.own: list[_Own | _Alone] = []
         row = 0
         for each in self.questions:
-            self.own.append(_Own(each, me, row, window, pool.device))
+            self.own.append(_own(each, me, row, window, pool.device))
             row += each.tokens
         self.holders = [
             each
@@ -159,14 +163,38 @@ class _Own:
         if self._tokens == 1:
             return self._sight.attend(q, *stored, None)
         if self._kept is None:
-            keys, values = (each.narrow(0, self._row, self._tokens).transpose(0, 1) for each in new)
+            rows = (each.narrow(0, self._row, self._tokens) for each in new)
+            keys, values = (each.transpose(0, 1).unsqueeze(0) for each in rows)
         else:
-            keys, values = (each.narrow(1, self._kept[0].slot, self._tokens) for each in stored)
+            keys, values = (each.narrow(2, self._kept[0].slot, self._tokens) for each in stored)
         if self._window:
             found = windowed_attention(q, keys, values, self._window)
         else:
             found = partial_attention(q, keys, values, causal=True)
         return self._sight.attend(q, *stored, found)
+
+
+class _Alone:
+    """A single query for which nobody else holds anything, of neighbouring slots: as in an engine
+    that has but one instance."""
+
+    def __init__(self, run: Run) -> None:
+        self._slot, self._tokens = run.slot, run.tokens
+
+    def attend(self, q: Tensor, _: tuple[Tensor, Tensor], stored: tuple[Tensor, Tensor]) -> Tensor:
+        """As :meth:`_Own.attend`; what it gives is not to be added to."""
+        keys, values = (each.narrow(2, self._slot, self._tokens) for each in stored)
+        return F.scaled_dot_product_attention(q, keys, values)
+
+
+def _own(
+    question: Question, master: int, row: int, window: int, device: torch.device
+) -> _Own | _Alone:
+    if question.tokens == 1 and not question.far:
+        run = together(question.before)
+        if run is not None:
+            return _Alone(run)
+    return _Own(question, master, row, window, device)
 
 
 def _sight(question: Question, instance: int, window: int, device: torch.device) -> Sight:

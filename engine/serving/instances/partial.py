@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 _INFINITE = float("inf")
+_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _AT_ONCE = 64  # queries, at least: of narrow windows
 
 
@@ -40,31 +41,31 @@ def partial_attention(
 
     Args:
         q: [T, Hkv, G, Dh].
-        k, v: [Hkv, S, Dh].
+        k, v: [1, Hkv, S, Dh].
         causal: query i sees keys 0 to i.
         seen: [T, S], which keys each query sees; None: all.
     """
     if seen is not None:
         return masked_attention(q, k, v, seen)
     if q.shape[0] == 1:  # the query heads of a key head stand in for tokens
-        out, lse = _flash(q, k.unsqueeze(0), v.unsqueeze(0), causal=False)
+        out, lse = _flash(q, k, v, causal=False)
         return Partial(out.float(), lse)
     # Key heads stand in for sequences: so that those who share one see a view of it, not a copy.
     turned = q.permute(1, 2, 0, 3)
-    shared = (k.shape[0], q.shape[2], *k.shape[1:])
-    keys, values = (each.unsqueeze(1).expand(shared) for each in (k, v))
+    shared = (-1, q.shape[2], -1, -1)
+    keys, values = (each.transpose(0, 1).expand(shared) for each in (k, v))
     out, lse = _flash(turned, keys, values, causal=causal)
     return Partial(out.permute(2, 0, 1, 3).float(), lse.permute(2, 0, 1))
 
 
 def masked_attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Partial:
     """The same for any mask, step by step; queries may see nothing."""
-    scores = torch.einsum("thgd,hsd->thgs", q.float(), k.float()) * q.shape[-1] ** -0.5
+    scores = torch.einsum("thgd,hsd->thgs", q.float(), k[0].float()) * q.shape[-1] ** -0.5
     scores.masked_fill_(~seen[:, None, None], -_INFINITE)
     lse = scores.logsumexp(dim=-1)
     weights = scores.sub_(lse.unsqueeze(-1)).exp_()
     weights.masked_fill_((lse == -_INFINITE).unsqueeze(-1), 0)
-    return Partial(torch.einsum("thgs,hsd->thgd", weights, v.float()), lse)
+    return Partial(torch.einsum("thgs,hsd->thgd", weights, v[0].float()), lse)
 
 
 def windowed_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Partial:
@@ -77,7 +78,8 @@ def windowed_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Partial:
         first, stop = max(0, begin - window + 1), min(begin + at_once, tokens)
         back = places[begin:stop, None] - places[first:stop]
         seen = (back >= 0) & (back < window)
-        found.append(masked_attention(q[begin:stop], k[:, first:stop], v[:, first:stop], seen))
+        keys, values = (each[:, :, first:stop] for each in (k, v))
+        found.append(masked_attention(q[begin:stop], keys, values, seen))
     out, lse = (torch.cat(each) for each in zip(*found, strict=True))
     return Partial(out, lse)
 
@@ -89,7 +91,7 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor, Te
     """
     by = torch.ops.aten
     if not q.is_cuda:
-        out, lse = by._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal)
+        out, lse = _ON_CPU(q, k, v, 0.0, causal)
     elif q.dtype == torch.float32:
         out, lse, *_ = by._scaled_dot_product_efficient_attention(q, k, v, None, True, 0.0, causal)
         lse = lse[..., : q.shape[2]]

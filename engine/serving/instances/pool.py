@@ -64,7 +64,7 @@ class TokenPool:
             own on the device.
 
     Attributes:
-        keys, values: of each layer, [Hkv, slots, Dh].
+        keys, values: of each layer, [1, Hkv, slots, Dh].
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class TokenPool:
             self._whole = torch.empty(sizes, device=device, dtype=shape.dtype)
         else:
             self._whole = memory[: slots * shape.token_bytes].view(shape.dtype).view(sizes)
-        self.keys: list[Tensor] = [layer[0] for layer in self._whole]
-        self.values: list[Tensor] = [layer[1] for layer in self._whole]
+        self.keys: list[Tensor] = [layer[0:1] for layer in self._whole]
+        self.values: list[Tensor] = [layer[1:2] for layer in self._whole]
 
     @property
     def device(self) -> torch.device:
@@ -123,7 +123,7 @@ class PoolWriter:
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
         """The first of k and v [N, Hkv, Dh]."""
         for stored, rows in ((self._pool.keys[layer], k), (self._pool.values[layer], v)):
-            by_token = stored.transpose(0, 1)
+            by_token = stored[0].transpose(0, 1)
             if self._slots is not None:
                 by_token[self._slots] = rows[: self._rows]
                 continue

@@ -82,8 +82,8 @@ class StripedParts:
         taken = slice(offset + kept.number, offset + kept.number + kept.tokens)
         size = self._layout.size
         slots = slice(kept.slot, kept.slot + (kept.tokens - 1) * size + 1, size)
-        self._pool.keys[layer][:, slots] = stripe.keys[:, taken]
-        self._pool.values[layer][:, slots] = stripe.values[:, taken]
+        self._pool.keys[layer][:, :, slots] = stripe.keys[:, :, taken]
+        self._pool.values[layer][:, :, slots] = stripe.values[:, :, taken]
 
     def _queries(self, last: bool) -> list[_Queries]:
         if last not in self._asking:
@@ -159,7 +159,7 @@ class _Queries:
         if first < stop:
             offset = self._part.offset[at]
             keys, values = (
-                each[:, offset + first : offset + stop] for each in (stripe.keys, stripe.values)
+                each[:, :, offset + first : offset + stop] for each in (stripe.keys, stripe.values)
             )
             more = partial_attention(q[skipped:], keys, values, causal=causal, seen=seen)
             if so_far is None:

@@ -107,8 +107,8 @@ class SharedExchange:
     def give_stripe(self, layer: int, k: Tensor, v: Tensor) -> Stripe:
         """See :class:`~engine.serving.instances.exchange.Exchange`."""
         stripe = self._stripe(self.instance, self.pool, self._stage, layer)
-        stripe.keys.copy_(k.transpose(0, 1))
-        stripe.values.copy_(v.transpose(0, 1))
+        stripe.keys[0] = k.transpose(0, 1)
+        stripe.values[0] = v.transpose(0, 1)
         self._publish(Signal.STRIPE, self._epochs.of(layer))
         cached = sum(run.tokens for part in self._layout.striped for run in part.at(self.instance))
         given = (k.shape[0] + cached) * 2 * self._shape.row_bytes

@@ -41,7 +41,7 @@ class Sight:
             self._seen = [own[:, None] - each < window for each in stored]
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, so_far: Partial | None) -> Partial:
-        """Queries [T, Hkv, G, Dh] to a layer's keys and values [Hkv, slots, Dh].
+        """Queries [T, Hkv, G, Dh] to a layer's keys and values [1, Hkv, slots, Dh].
 
         Args:
             so_far: what it is added to; None: there is something to be seen.

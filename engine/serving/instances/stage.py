@@ -51,8 +51,8 @@ class Stage:
         self.nbytes = _TURNS * end
 
     def stripe(self, memory: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [Hkv, T, Dh] of its stripe."""
-        sizes = (self._shape.heads, self._tokens, self._shape.width)
+        """Keys and values [1, Hkv, T, Dh] of its stripe."""
+        sizes = (1, self._shape.heads, self._tokens, self._shape.width)
         keys, values = (
             self._view(memory, layer, at, sizes, self._shape.dtype)
             for at in (self._keys, self._values)

@@ -26,7 +26,7 @@ class Piece(Protocol):
     tokens: int
 
     def of(self, stored: Tensor) -> Tensor:
-        """Out of [Hkv, slots, Dh]: [Hkv, tokens, Dh]."""
+        """Out of [1, Hkv, slots, Dh]: [1, Hkv, tokens, Dh]."""
         ...
 
     def places(self) -> list[int]:
@@ -48,6 +48,16 @@ def pieces(runs: Sequence[Run], device: torch.device) -> list[Piece]:
     if short:
         found.append(_Gathered(short, device) if len(short) > 1 else _View(short))
     return found
+
+
+def together(runs: Sequence[Run]) -> Run | None:
+    """One run of all, where their slots are neighbours."""
+    first, slot, tokens = runs[0], runs[0].slot, 0
+    for run in runs:
+        if run.slot != slot + tokens:
+            return None
+        tokens += run.tokens
+    return type(first)(first.instance, slot, first.first, tokens)
 
 
 def clipped(runs: Iterable[Run], first: int) -> tuple[Run, ...]:
@@ -82,7 +92,7 @@ class _View:
         self._runs = runs
 
     def of(self, stored: Tensor) -> Tensor:
-        return stored.narrow(1, self._slot, self.tokens)
+        return stored.narrow(2, self._slot, self.tokens)
 
     def places(self) -> list[int]:
         return _places(self._runs)
@@ -98,7 +108,7 @@ class _Gathered:
         self._slots = torch.tensor(slots, device=device)
 
     def of(self, stored: Tensor) -> Tensor:
-        return stored.index_select(1, self._slots)
+        return stored.index_select(2, self._slots)
 
     def places(self) -> list[int]:
         return _places(self._runs)
