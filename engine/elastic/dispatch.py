@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from engine.elastic.snapshot import Waiting
     from engine.elastic.units import Unit
 
+_NEAR = 4  # units that are looked at for each prompt: those with the least load
 _LEAST_ROOM_S = 1.0  # of waiting for room, before nobody may overtake any more
 
 
@@ -24,7 +26,7 @@ def with_room(outlook: Outlook, draft: Draft) -> list[Waiting]:
     that fits into the fleet begins in any case when there is nothing else.
     """
     snapshot = outlook.snapshot
-    begun = [each for each in snapshot.waiting if each.has_begun]
+    begun = outlook.begun
     decodes = sum(each.decodes for each in snapshot.instances)
     slots = sum(draft.free.values())
     free = slots - sum(each.due + each.growth for each in begun) - decodes * outlook.answer // 2
@@ -71,19 +73,23 @@ def join_decodes(requests: Sequence[Waiting], outlook: Outlook, draft: Draft) ->
     return _Joining(requests, outlook, draft).joined()
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True)
 class _Load:
     """A unit with what joins it.
 
     Attributes:
         decode_s: of an iteration of its decodes.
-        added_s: that prompts add to the next one.
+        room: slots that are not needed by those, as far as is known.
+        places: for decodes.
+        added_s: that prompts add to the next iteration.
     """
 
+    unit: Unit
     wait_s: float
     urgency: float
     decode_s: float
-    decodes: int
+    room: int
+    places: int
     added_s: float = 0.0
 
 
@@ -91,19 +97,11 @@ class _Joining:
     def __init__(self, requests: Sequence[Waiting], outlook: Outlook, draft: Draft) -> None:
         self._requests = requests
         self._outlook = outlook
-        self._draft = draft
-        self._loads = {
-            each: _Load(
-                wait_s=outlook.wait_s(each),
-                urgency=each.urgency,
-                decode_s=outlook.decode_s(each),
-                decodes=each.decodes,
-            )
-            for each in outlook.units
-        }
         self._pressed = self._is_pressed()
-        pressed = self._pressed and outlook.decoding
-        self._candidates = outlook.decoding if pressed else outlook.units
+        candidates = (self._pressed and outlook.decoding) or outlook.units
+        loads = [_load(each, outlook, draft) for each in candidates]
+        self._queue = [(self._load_s(each), place, each) for place, each in enumerate(loads)]
+        heapify(self._queue)
         self._soonest_s = min(map(outlook.wait_s, outlook.prompting), default=float("inf"))
         self._ahead_s = 0.0
 
@@ -112,13 +110,12 @@ class _Joining:
         beside: dict[Unit, list[Waiting]] = {}
         left: list[Waiting] = []
         for waiting in self._requests:
-            unit = self._unit(waiting)
+            unit = self._join(waiting)
             if unit is None:
                 left.append(waiting)
                 self._ahead_s += self._outlook.alone_s[waiting.number]
             else:
                 beside.setdefault(unit, []).append(waiting)
-                self._add(waiting, self._loads[unit])
         return Joined(beside=beside, left=left)
 
     def _is_pressed(self) -> bool:
@@ -127,36 +124,37 @@ class _Joining:
             outlook.alone_s[each.number] > long_s for each in self._requests
         )
 
-    def _unit(self, waiting: Waiting) -> Unit | None:
-        """None: it does not join."""
-        slice_s = self._outlook.pace.slice_s
-        added_s = self._outlook.alone_s[waiting.number]
-        if waiting.has_begun or added_s > slice_s:
+    def _load_s(self, load: _Load) -> float:
+        """Of a request that joins, until it has ended."""
+        return load.wait_s + self._outlook.answer * load.decode_s
+
+    def _join(self, waiting: Waiting) -> Unit | None:
+        """The unit, of those with the least load; None: it does not join."""
+        if waiting.has_begun or self._outlook.alone_s[waiting.number] > self._outlook.pace.slice_s:
             return None
-        fitting = [each for each in self._candidates if self._fits(waiting, each)]
+        near = [heappop(self._queue) for _ in range(min(_NEAR, len(self._queue)))]
+        fitting = [load for _, _, load in near if load.places > 0 and load.room >= waiting.room]
         best = min(fitting, key=lambda each: self._cost(waiting, each), default=None)
-        if best is None:
-            return None
-        load = self._loads[best]
+        joins = best is not None and self._joins(waiting, best)
+        if best is not None and joins:
+            self._add(waiting, best)
+        for _, place, load in near:
+            heappush(self._queue, (self._load_s(load), place, load))
+        return best.unit if best is not None and joins else None
+
+    def _joins(self, waiting: Waiting, load: _Load) -> bool:
+        added_s = self._outlook.alone_s[waiting.number]
         if added_s > load.decode_s and not self._gains(waiting, load):
-            return None
-        full = best.idle and load.added_s > 0 and load.added_s + added_s > slice_s
-        return None if full else best
+            return False
+        first = not load.unit.idle or not load.added_s
+        return first or load.added_s + added_s <= self._outlook.pace.slice_s
 
-    def _fits(self, waiting: Waiting, unit: Unit) -> bool:
-        snapshot = self._outlook.snapshot
-        growth = unit.decodes * self._outlook.answer // 2
-        return self._draft.room(unit.instances) >= waiting.room + growth and self._loads[
-            unit
-        ].decodes < snapshot.max_batch * len(unit.instances)
-
-    def _cost(self, waiting: Waiting, unit: Unit) -> float:
+    def _cost(self, waiting: Waiting, load: _Load) -> float:
         """Of its own time until it has ended, and of that of the decodes."""
-        outlook, load, tokens = self._outlook, self._loads[unit], self._outlook.answer
-        slower_s = outlook.slowdown_s(1, waiting.known)
-        own = outlook.weight[waiting.number] * (load.wait_s + tokens * load.decode_s)
-        added_s = outlook.alone_s[waiting.number]
-        return own + load.urgency * (added_s + tokens * slower_s)
+        outlook = self._outlook
+        slower_s = outlook.answer * outlook.slowdown_s(1, waiting.known)
+        own = outlook.weight[waiting.number] * self._load_s(load)
+        return own + load.urgency * (outlook.alone_s[waiting.number] + slower_s)
 
     def _gains(self, waiting: Waiting, load: _Load) -> bool:
         """Whether it is worth a delay of the decodes by more than one of their iterations."""
@@ -174,5 +172,18 @@ class _Joining:
         load.wait_s += added_s
         load.urgency += self._outlook.weight[waiting.number]
         load.decode_s += self._outlook.slowdown_s(1, waiting.known)
-        load.decodes += 1
+        load.room -= waiting.room
+        load.places -= 1
         load.added_s += added_s
+
+
+def _load(unit: Unit, outlook: Outlook, draft: Draft) -> _Load:
+    places = outlook.snapshot.max_batch * len(unit.instances)
+    return _Load(
+        unit=unit,
+        wait_s=outlook.wait_s(unit),
+        urgency=unit.urgency,
+        decode_s=outlook.decode_s(unit),
+        room=draft.room(unit.instances) - unit.decodes * outlook.answer // 2,
+        places=places - unit.decodes,
+    )

@@ -88,8 +88,7 @@ class _Filling:
         if self._cut and self._chunks and self._done * added_s > latency.prefill.constant * behind:
             return False
         last = tokens == part.due
-        snapshot = self._outlook.snapshot
-        order = scale_down(waiting, part.due, self._group, snapshot, draft, finishes=last)
+        order = scale_down(waiting, part.due, self._group, self._outlook, draft, finishes=last)
         self._chunks.append(draft.chunk(waiting, part, tokens, order))
         self._tokens -= tokens
         self._left_s -= added_s

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from statistics import median_low
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from engine.elastic.units import units_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     from engine.elastic.information_base import InformationBase
     from engine.elastic.pace import Pace
     from engine.elastic.snapshot import Snapshot, Waiting
     from engine.elastic.units import Unit
+    from engine.profiles.latency import Latency
+
+    Floats = NDArray[np.float64]
+
+_WINDOW, _OF_EACH = 128, 2
 
 
 class Outlook:
@@ -22,11 +30,14 @@ class Outlook:
 
     Attributes:
         answer: tokens that a request is expected to give yet; at least 1.
-        weight: of each request that waits, by number: what a second's delay of it costs.
+        order: those that wait, whoever deserves to run most first: by Smith's rule, the least time
+            for its weight. Those that have no chance to begin now are left out: beyond 128, and two
+            for each instance.
+        weight: of each of these, by number: what a second's delay of it costs.
         alone_s: that its prompt adds to an iteration of one instance.
         all_s: that its prompt takes on all instances.
-        order: those that wait, whoever deserves to run most first: by Smith's rule, the least time
-            for its weight.
+        begun: requests that wait between two chunks of their prompts.
+        pieces: how many of these each instance holds tokens of.
         prompting: units that compute prompts now, or have nothing to do.
         decoding: all others.
     """
@@ -38,22 +49,20 @@ class Outlook:
         self.alone = base.latency(1)
         self.units = units_of(snapshot)
         self.idle = [each for each in self.units if each.idle]
-        self.answer = max(1, median_low([each.growth for each in snapshot.waiting] or [1]))
-        together = base.latency(len(snapshot.instances))
-        self.all_s = {each.number: together.prefill_s(each.known) for each in snapshot.waiting}
-        self.weight = {each.number: self._weight(each) for each in snapshot.waiting}
-        self.alone_s = {
-            each.number: self.alone.added_s(each.due, each.cached) for each in snapshot.waiting
-        }
-        self.order = sorted(
-            snapshot.waiting,
-            key=lambda each: (
-                self.alone_s[each.number] / self.weight[each.number],
-                each.number,
-            ),
-        )
         self.prompting = [each for each in self.units if self._prompts(each)]
         self.decoding = [each for each in self.units if not self._prompts(each)]
+        self.begun = [each for each in snapshot.waiting if each.has_begun]
+        self.pieces = dict.fromkeys(snapshot.by_number, 0)
+        for each in self.begun:
+            for holder, _ in each.held:
+                self.pieces[holder] += 1
+        self.order: list[Waiting] = []
+        self.weight: dict[int, float] = {}
+        self.alone_s: dict[int, float] = {}
+        self.all_s: dict[int, float] = {}
+        self.answer = 1
+        if snapshot.waiting:
+            self._rank(snapshot.waiting)
 
     def wait_s(self, unit: Unit) -> float:
         """Until it is idle."""
@@ -73,9 +82,33 @@ class Outlook:
         terms = self.alone.small
         return terms.sequence * decodes + terms.context * context
 
-    def _weight(self, waiting: Waiting) -> float:
-        waited_s = self.snapshot.now - waiting.arrived_s
-        return (1 + waited_s / (self.pace.patience * self.all_s[waiting.number])) / waiting.known
+    def _rank(self, waiting: Sequence[Waiting]) -> None:
+        asked = [
+            (each.number, each.cached, each.due, each.arrived_s, each.room) for each in waiting
+        ]
+        number, cached, due, arrived_s, room = np.array(asked, dtype=np.float64).T
+        known = cached + due
+        together = self.base.latency(len(self.snapshot.instances))
+        all_s = together.prefill.constant + _added_s(together, known, np.zeros_like(known))
+        alone_s = _added_s(self.alone, due, cached)
+        waited_s = self.snapshot.now - arrived_s
+        weight = (1 + waited_s / (self.pace.patience * all_s)) / known
+        self.answer = max(1, int(np.median(room - known)))
+        window = _WINDOW + _OF_EACH * len(self.snapshot.instances)
+        for index in np.lexsort((number, alone_s / weight))[:window].tolist():
+            each = waiting[index]
+            self.order.append(each)
+            self.weight[each.number] = float(weight[index])
+            self.alone_s[each.number] = float(alone_s[index])
+            self.all_s[each.number] = float(all_s[index])
 
     def _prompts(self, unit: Unit) -> bool:
         return not unit.decodes or self.wait_s(unit) > self.pace.long_s
+
+
+def _added_s(latency: Latency, tokens: Floats, cached: Floats) -> Floats:
+    """Of many at once: :meth:`~engine.profiles.latency.Latency.added_s`."""
+    terms = latency.prefill
+    read = np.maximum(2 * terms.square * tokens, latency.small.context) * cached
+    added: Floats = terms.sequence + (terms.token + terms.square * tokens) * tokens + read
+    return added

@@ -9,14 +9,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine.elastic.draft import Draft
-    from engine.elastic.snapshot import Snapshot, Waiting
+    from engine.elastic.outlook import Outlook
+    from engine.elastic.snapshot import Waiting
 
 
 def scale_down(
     waiting: Waiting,
     due: int,
     group: Sequence[int],
-    snapshot: Snapshot,
+    outlook: Outlook,
     draft: Draft,
     *,
     finishes: bool,
@@ -33,16 +34,10 @@ def scale_down(
     """
     need = due + waiting.growth
     holders = {each for each, _ in waiting.held} if waiting.has_begun else set()
-    others = {
-        holder
-        for each in snapshot.waiting
-        if each.has_begun and each is not waiting
-        for holder, _ in each.held
-    }
-    decodes = {each: snapshot.by_number[each].decodes for each in group}
+    decodes = {each: outlook.snapshot.by_number[each].decodes for each in group}
 
     def place(instance: int) -> tuple[bool, bool, bool, bool, int, int]:
-        apart = instance in others
+        apart = outlook.pieces[instance] > (instance in holders)
         free = draft.free[instance]
         first, second = (
             (apart, not decodes[instance]) if finishes else (decodes[instance] > 0, apart)
