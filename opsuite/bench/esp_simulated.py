@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,7 @@ class Found:
 
 
 def measure(rounds: int) -> list[Row]:
-    """A campaign that was stopped goes on where it was."""
+    """A campaign that was stopped goes on where it was; the baselines come first."""
     from engine.simulation.fleet.policies import FLEET_POLICIES
     from engine.simulation.fleet.set_up import loongserve_set_up
 
@@ -83,16 +84,16 @@ def measure(rounds: int) -> list[Row]:
     cells = FleetCells(set_up, ELASTIC)
     found: list[Found] = []
     unable: list[Row] = []
-    for workload, (requests, guess) in _workloads():
+    baselines_first = sorted(FLEET_POLICIES.values(), key=lambda each: each.name in ELASTIC)
+    for policy, (workload, (requests, guess)) in product(baselines_first, _workloads()):
         loads = [Load(workload=workload, requests=requests, seed=seed) for seed in range(rounds)]
-        for policy in FLEET_POLICIES.values():
-            try:
-                for load in loads:
-                    policy.check(load.drawn, set_up)
-            except UsageError as error:
-                unable.append(_unable(policy, workload, error))
-                continue
-            found += search(cells, policy, loads, guess)
+        try:
+            for load in loads:
+                policy.check(load.drawn, set_up)
+        except UsageError as error:
+            unable.append(_unable(policy, workload, error))
+            continue
+        found += search(cells, policy, loads, guess)
     return [*fitted_rows(), *verdicts(found), *map(_row, found), *unable]
 
 

@@ -106,9 +106,9 @@ def serve(
     """Compare serving policies on one workload, by the scheduler that a live engine has.
 
     The set-up is FastServe's unless told: OPT-13B on an A100, 14,000 tokens of keys and values.
-    Capacity is FCFS's requests a second when all arrive at once. Policies of fleets (replicas,
-    static-sp, tp, chunked, chunked-short-first, disaggregated, ...) have LoongServe's: 4 instances
-    of 2 A800s. docs/simulation.md says what is modelled.
+    Capacity is FCFS's requests a second when all arrive at once. Policies of fleets (esp,
+    replicas, static-sp, tp, chunked, chunked-short-first, disaggregated, ...) have LoongServe's: 4
+    instances of 2 A800s. docs/simulation.md says what is modelled.
     """
     names = _names(policy, instances)
     drawn = Drawn(trace=trace, requests=requests, seed=seed, cv=cv, traces=traces)

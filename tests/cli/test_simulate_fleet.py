@@ -21,7 +21,7 @@ from engine.profiles.profile import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-ALL = "replicas,static-sp,tp,chunked,chunked-short-first,disaggregated"
+ALL = "esp,replicas,static-sp,tp,chunked,chunked-short-first,disaggregated"
 FEW = ("--trace", "leval-like@1", "--requests", "20", "--seed", "1")
 
 
@@ -98,12 +98,12 @@ def test_a_profile_gives_another_fleet(tmp_path: Path) -> None:
     costs = profile(tmp_path / "profile.json")
     given = ("--trace", "alpaca-like@2", "--requests", "30", "--costs", costs)
     fleet = ("--instances", "2", "--tp", "1", "--max-batch", "4", "--kv-tokens", "4000")
-    result = simulate(*given, *fleet, "--policy", "replicas,static-sp,tp", "--json")
+    result = simulate(*given, *fleet, "--policy", "esp,replicas,static-sp,tp", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["set_up"]["model"] == "tiny"
     assert found["set_up"]["max_batch"] == 4
-    assert [each["policy"] for each in found["policies"]] == ["replicas", "static-sp"]
+    assert [each["policy"] for each in found["policies"]] == ["esp", "replicas", "static-sp"]
     assert "no op=2" in found["left_out"]["tp"]
 
 

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from collectors.errors import UsageError
 from engine.simulation.fleet.baselines import BASELINES
+from engine.simulation.fleet.elastic import ESP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from engine.simulation.fleet.fleet_serving import FleetServing
 
-FLEET_POLICIES: Mapping[str, FleetServing] = {each.name: each for each in BASELINES}
+FLEET_POLICIES: Mapping[str, FleetServing] = {each.name: each for each in (ESP, *BASELINES)}
 
 
 def find_fleet_policy(name: str) -> FleetServing:
