@@ -11,15 +11,18 @@ if TYPE_CHECKING:
 
     from engine.profiles.profile import Configuration, Profile
 
-_SAMPLES = ("tp", "pass", "sequences", "tokens", "measured_ms", "fitted_ms", "error_pct")
+_SAMPLES = (
+    *("tp", "instances", "pass", "sequences", "tokens"),
+    *("measured_ms", "fitted_ms", "error_pct"),
+)
 _FITS = (
-    *("tp", "prefill_error_pct", "decode_error_pct"),
+    *("tp", "instances", "prefill_error_pct", "decode_error_pct"),
     *("prefill_of_512_ms", "decode_of_1_ms", "weights_mb"),
 )
 _MS = 1e3
 _PERCENT = 100
 
-_Line = tuple[int, str, int, int, float, float, float]
+_Line = tuple[int, int, str, int, int, float, float, float]
 
 
 def tables(profile: Profile) -> str:
@@ -30,15 +33,15 @@ def tables(profile: Profile) -> str:
 
 
 def _samples(configuration: Configuration) -> Iterator[_Line]:
-    latency, tp = configuration.fit().latency, configuration.op
+    latency, ways = configuration.fit().latency, (configuration.op, configuration.sp)
     for prefill in configuration.prefill:
         lengths = prefill.lengths
         fitted_s = latency.iteration_s([(length, 0) for length in lengths], 0, 0)
-        yield tp, "prefill", len(lengths), sum(lengths), *_compared(prefill.seconds, fitted_s)
+        yield *ways, "prefill", len(lengths), sum(lengths), *_compared(prefill.seconds, fitted_s)
     for decode in configuration.decode:
         batch, context = decode.batch, decode.context_tokens
         fitted_s = latency.decode_s(batch, context)
-        yield tp, "decode", batch, context, *_compared(decode.seconds, fitted_s)
+        yield *ways, "decode", batch, context, *_compared(decode.seconds, fitted_s)
 
 
 def _compared(measured_s: float, fitted_s: float) -> tuple[float, float, float]:
@@ -47,10 +50,11 @@ def _compared(measured_s: float, fitted_s: float) -> tuple[float, float, float]:
     return _short(measured_s * _MS), _short(fitted_s * _MS), error
 
 
-def _fit(configuration: Configuration) -> tuple[int, float, float, float, float, float]:
+def _fit(configuration: Configuration) -> tuple[int, int, float, float, float, float, float]:
     fit = configuration.fit()
     return (
         configuration.op,
+        configuration.sp,
         round(_PERCENT * fit.prefill_error, 1),
         round(_PERCENT * fit.decode_error, 1),
         _short(fit.latency.prefill_s(512) * _MS),

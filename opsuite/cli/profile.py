@@ -12,6 +12,8 @@ from opsuite.output import narrate, print_data
 
 if TYPE_CHECKING:
     from engine.profiles.profile import Profile
+    from engine.serving.config import ServingConfig
+    from opsuite.model_reference import ModelReference
 
 _MOST_RANKS = 8
 _WELL = 0.3  # an error that a quiet machine stays below
@@ -29,6 +31,10 @@ def profile(
         str,
         typer.Option(metavar="N,M,...", help="Processes that share each matrix: each of these."),
     ] = "1",
+    instances: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="Replicas that compute together: 1, 2, 4 ... and all."),
+    ] = 1,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of one operation. [default: all cores]")
@@ -66,6 +72,23 @@ def profile(
     from engine.serving.worker.profiling import longest_request, profile_model
 
     longest = longest_request(reference.directory, max_len)
+    if instances > 1:
+        found = _profile_fleet(
+            reference,
+            ServingConfig(
+                device=device,
+                tp=_one(ranks),
+                instances=instances,
+                policy="esp",
+                threads=threads,
+                max_batch=max_batch,
+                max_len=longest,
+                prefill_tokens=longest,
+            ),
+            rounds,
+        )
+        _tell(found, out, as_json=as_json)
+        return
     configs = [
         ServingConfig(
             device=device,
@@ -82,6 +105,22 @@ def profile(
         reference.directory, configs, name=reference.name, rounds=rounds, told=narrate
     )
     _tell(found, out, as_json=as_json)
+
+
+def _profile_fleet(reference: ModelReference, config: ServingConfig, rounds: int) -> Profile:
+    from engine.serving.fleet.profiling import profile_fleet
+
+    return profile_fleet(
+        reference.directory, config, name=reference.name, rounds=rounds, told=narrate
+    )
+
+
+def _one(ranks: list[int]) -> int:
+    if len(ranks) > 1:
+        raise UsageError(
+            "instances are of one --tp", where="--tp", remedy="give one number, or no --instances"
+        )
+    return ranks[0]
 
 
 def _ranks(text: str) -> list[int]:
@@ -114,8 +153,8 @@ def _tell(found: Profile, out: Path | None, *, as_json: bool) -> None:
     for each in found.configurations:
         fit = each.fit()
         narrate(
-            f"tp {each.op}: the fit's largest errors are {fit.prefill_error:.0%} of a prefill and"
-            f" {fit.decode_error:.0%} of a decode"
+            f"tp {each.op}, {each.sp} instance(s): the fit's largest errors are"
+            f" {fit.prefill_error:.0%} of a prefill and {fit.decode_error:.0%} of a decode"
         )
         if max(fit.prefill_error, fit.decode_error) > _WELL:
             narrate("  that is much: let nothing else run here, or give more --rounds")

@@ -53,7 +53,7 @@ def test_a_group_is_measured_and_its_profile_simulated(model: Path, tmp_path: Pa
     result = opsuite(tmp_path, "profile", model, "--tp", "1,2", *small, "--out", out, "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == json.loads(out.read_text())
-    assert "tp 2: the fit's largest errors are" in result.stderr
+    assert "tp 2, 1 instance(s): the fit's largest errors are" in result.stderr
     profile = read_profile(out)
     assert (profile.model, profile.origin) == ("small", "measured")
     assert profile.kv_bytes_per_token == 2 * 2 * 16 * 4  # K and V, layers, 2 heads of 8, float32
@@ -88,3 +88,21 @@ def test_what_cannot_be_profiled(
     assert says in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.alone
+def test_instances_are_measured_together_and_simulated(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fleet.json"
+    small = ("--threads", 1, "--rounds", 1, "--max-len", 64, "--max-batch", 4, "--device", "cpu")
+    result = opsuite(tmp_path, "profile", model, "--instances", 2, *small, "--out", out)
+    assert result.returncode == 0, result.stderr
+    profile = read_profile(out)
+    assert [each.sp for each in profile.configurations] == [1, 2]
+    assert all(each.prefill and each.decode for each in profile.configurations)
+    simulated = opsuite(
+        tmp_path,
+        *("simulate", "serve", "--trace", "alpaca-like@20", "--requests", 50, "--costs", out),
+        *("--instances", 2, "--kv-tokens", 4000, "--policy", "esp,replicas", "--json"),
+    )
+    assert simulated.returncode == 0, simulated.stderr
+    assert json.loads(simulated.stdout)

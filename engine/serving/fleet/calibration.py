@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from collectors.errors import RunFailed
 from engine.elastic.information_base import InformationBase
 from engine.profiles.latency_fit import fit_latency
+from engine.profiles.profile import DecodeSample, PrefillSample
 from engine.serving.instances.step import Choice, Copy, Part, Run, Step
 from engine.serving.sampling.parameters import SamplingParameters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from engine.serving.fleet.crew import Crew
 
@@ -24,6 +25,7 @@ _SHORTEST = 16  # tokens of the shortest prompt and context
 _COPIED = 256  # tokens
 _CHOICE = Choice(parameters=SamplingParameters(temperature=0), place=0)
 
+Samples = tuple[list[PrefillSample], list[DecodeSample]]
 Point = tuple[int, tuple[tuple[int, int], ...]]
 """A group's size, and of each request the tokens that are cached and computed."""
 
@@ -48,35 +50,41 @@ class Calibration:
         Raises:
             RunFailed: an instance died.
         """
-        instances, shape = self._crew.ready, self._crew.shape()
-        longest = max(_SHORTEST, min(longest, shape.slots - 1))
-        sizes = sorted({*_doubling(len(instances)), len(instances)})
-        points = [
-            point for size in sizes for point in _points(size, longest, max_batch, shape.slots)
-        ]
-        seconds: dict[Point, list[float]] = defaultdict(list)
-        for _ in range(_ROUNDS + 1):
-            for point in points:  # in turn: a slow moment harms each once
-                seconds[point].append(self._timed(point))
-        usual = {point: median(times[1:]) for point, times in seconds.items()}
-        latencies = {}
-        for size in sizes:
-            prefills = [
-                ([tokens for _, tokens in each], usual[dop, each])
-                for dop, each in points
-                if dop == size and not each[0][0]
-            ]
-            decodes = [
-                (len(each), sum(cached + 1 for cached, _ in each), usual[dop, each])
-                for dop, each in points
-                if dop == size and each[0][0]
-            ]
-            latencies[size] = fit_latency(prefills, decodes).latency
+        shape = self._crew.shape()
+        found = self.samples(longest=longest, max_batch=max_batch, rounds=_ROUNDS)
+        latencies = {
+            size: fit_latency(
+                [(each.lengths, each.seconds) for each in prefills],
+                [(each.batch, each.context_tokens, each.seconds) for each in decodes],
+            ).latency
+            for size, (prefills, decodes) in found.items()
+        }
         return InformationBase(
             latencies,
             kv_bytes_per_token=shape.kv_bytes_per_token,
             link_bytes_per_s=self._link(min(_COPIED, shape.slots), shape.kv_bytes_per_token),
         )
+
+    def samples(
+        self,
+        *,
+        longest: int,
+        max_batch: int,
+        rounds: int,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> dict[int, Samples]:
+        """Medians, by the size of groups; see :meth:`measure`."""
+        instances, slots = self._crew.ready, self._crew.shape().slots
+        longest = max(_SHORTEST, min(longest, slots - 1))
+        sizes = sorted({*_doubling(len(instances)), len(instances)})
+        points = [point for size in sizes for point in _points(size, longest, max_batch, slots)]
+        seconds: dict[Point, list[float]] = defaultdict(list)
+        for number in range(rounds + 1):
+            told(f"round {number} of {rounds} ..." if number else "a first round, to warm up ...")
+            for point in points:  # in turn: a slow moment harms each once
+                seconds[point].append(self._timed(point))
+        usual = {point: median(times[1:]) for point, times in seconds.items()}
+        return {size: _samples(size, usual) for size in sizes}
 
     def _timed(self, point: Point) -> float:
         size, requests = point
@@ -125,6 +133,25 @@ class Calibration:
                 missing.discard(done.instance)
                 seconds = max(seconds, done.seconds)
         return seconds
+
+
+def _samples(size: int, usual: Mapping[Point, float]) -> Samples:
+    mine = {requests: seconds for (dop, requests), seconds in usual.items() if dop == size}
+    prefills = [
+        PrefillSample(lengths=tuple(tokens for _, tokens in requests), seconds=seconds)
+        for requests, seconds in mine.items()
+        if not requests[0][0]
+    ]
+    decodes = [
+        DecodeSample(
+            batch=len(requests),
+            context_tokens=sum(cached + tokens for cached, tokens in requests),
+            seconds=seconds,
+        )
+        for requests, seconds in mine.items()
+        if requests[0][0]
+    ]
+    return prefills, decodes
 
 
 def _doubling(most: int) -> Iterator[int]:

@@ -30,10 +30,12 @@ class Up(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
     Attributes:
         slots: of its pool.
         kv_bytes_per_token: on all ranks of the instance.
+        weight_bytes: of this rank.
     """
 
     slots: int
     kv_bytes_per_token: int
+    weight_bytes: int
     pid: int
     descriptor: int
     nbytes: int

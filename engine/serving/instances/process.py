@@ -67,6 +67,9 @@ def _serve(channel: Channel[ToInstance]) -> NoReturn:
         Up(
             slots=exchange.pool.slots,
             kv_bytes_per_token=exchange.pool.shape.token_bytes * config.tp,
+            weight_bytes=sum(
+                each.numel() * each.element_size() for each in rank.model.parameters()
+            ),
             pid=exchange.pid,
             descriptor=exchange.descriptor,
             nbytes=exchange.nbytes,
