@@ -15,7 +15,7 @@ from engine.simulation.timeline import stream
 if TYPE_CHECKING:
     from random import Random
 
-CHAOS_S = 30.0
+CHAOS_S = 20.0
 """How long requests come and instances die; then all heals."""
 HEALED_S = 1200.0
 """Within which all that is left must have ended."""
@@ -69,7 +69,7 @@ def fleet_scenario(seed: int) -> FleetScenario:
                 block_tokens=1,
             ),
             stages=1,
-            arrivals_per_s=chance.choice([1.0, 4.0, 12.0]),
+            arrivals_per_s=chance.choice([1.0, 3.0, 8.0]),
             prompt_tokens=chance.choice([5, 30, 80]),
             output_tokens=chance.randint(2, 30),
             families=chance.randint(1, 5),
