@@ -88,6 +88,11 @@ BENCHES = {
             rounds=10,
         ),
         Bench(
+            name="esp-live",
+            question="do live fleets and simulated ones order their policies alike?",
+            rounds=5,
+        ),
+        Bench(
             name="esp-simulated",
             question="what rates does elastic sequence parallelism keep up with, beside others?",
             rounds=3,

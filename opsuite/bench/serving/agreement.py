@@ -108,8 +108,12 @@ class Agreement:
             for point in self.points if number % 2 == 0 else self.points[::-1]:
                 narrate(f"{point.name}, round {number + 1} of {rounds} ...")
                 self._round(point, number)
-        rows = [row for point, pairs in self._pairs.items() for row in _rows(point, pairs)]
-        return [*rows, _order_row(self._pairs)]
+        rows = [
+            row
+            for point, pairs in self._pairs.items()
+            for row in agreement_rows(point.name, pairs, span_s=SPAN_S)
+        ]
+        return [*rows, order_row({point.name: found for point, found in self._pairs.items()})]
 
     def _warm_up(self) -> None:
         """A process's first passes are slow, and a policy that learns knows nothing at first; what
@@ -195,7 +199,8 @@ def at_speed(
     return factor, deepcopy(double).serve(workload, latency.scaled(factor))
 
 
-def _rows(point: Point, pairs: Mapping[str, Sequence[Pair]]) -> list[Row]:
+def agreement_rows(point: str, pairs: Mapping[str, Sequence[Pair]], *, span_s: float) -> list[Row]:
+    """Of each policy at one point, where so many seconds of arrivals were served."""
     rows = []
     for policy, found in pairs.items():
         ratios = [each.live / each.simulated for each in found]
@@ -203,7 +208,7 @@ def _rows(point: Point, pairs: Mapping[str, Sequence[Pair]]) -> list[Row]:
         slower = median(each.slower for each in found)
         rows.append(
             Row(
-                name=f"{point.name}: {policy}, mean JCT live over simulated",
+                name=f"{point}: {policy}, mean JCT live over simulated",
                 value=median(each.live for each in found),
                 unit="s",
                 rounds=len(found),
@@ -212,7 +217,7 @@ def _rows(point: Point, pairs: Mapping[str, Sequence[Pair]]) -> list[Row]:
                 interval=median_interval(ratios),
                 target=f"within {_CLOSE:.0%}",
                 met=abs(median(ratios) - 1) <= _CLOSE,
-                note=f"{SPAN_S:g} s of arrivals; ratios are of each round;"
+                note=f"{span_s:g} s of arrivals; ratios are of each round;"
                 f" the engine was {slower:.2f} x as slow as calibrated before, and simulated at"
                 f" that speed the ratio is {like:.3f}",
             )
@@ -220,9 +225,9 @@ def _rows(point: Point, pairs: Mapping[str, Sequence[Pair]]) -> list[Row]:
     return rows
 
 
-def _order_row(pairs: Mapping[Point, Mapping[str, Sequence[Pair]]]) -> Row:
+def order_row(pairs: Mapping[str, Mapping[str, Sequence[Pair]]]) -> Row:
     """At how many points both order all policies alike."""
-    wrong = {point.name: disagreements(found) for point, found in pairs.items()}
+    wrong = {point: disagreements(found) for point, found in pairs.items()}
     alike = sum(not each for each in wrong.values())
     told = [f"{name}: {', '.join(each)}" for name, each in wrong.items() if each]
     return Row(

@@ -14,8 +14,8 @@ CONTEXT = 1024
 _VOCABULARY = 512
 
 
-def make_model(directory: Path) -> None:
-    """As a Hugging Face directory: 256 wide, 4 layers, a context of 1,024 tokens.
+def make_model(directory: Path, *, context: int = CONTEXT) -> None:
+    """As a Hugging Face directory: 256 wide, 4 layers.
 
     A server sends no text for half a character. Here every token is one or two letters, so every
     token is an event, and its time is seen.
@@ -32,7 +32,7 @@ def make_model(directory: Path) -> None:
         n_heads=8,
         n_kv_heads=4,
         intermediate_size=688,
-        max_seq_len=CONTEXT,
+        max_seq_len=context,
     )
     network = Transformer(config)
     initialize(network, seed=0)
