@@ -37,6 +37,7 @@ def test_other_benches_refuse_its_options() -> None:
         find_bench("startup").measure(1, BenchOptions(ranks=3))
 
 
+@pytest.mark.slow
 def test_it_times_every_way_and_keeps_what_it_tuned(home: Path) -> None:
     """A whole run of two ranks, with small matrices."""
     pytest.importorskip("torch", reason="needs the engine extra")

@@ -53,6 +53,7 @@ def outcome(home: Path) -> Outcome:
     return read_outcome(home, drilled)
 
 
+@pytest.mark.slow
 def test_it_ends_as_one_that_was_not_struck(outcome: Outcome, home: Path) -> None:
     plain = launch(
         job(resilience={"recover": False, "hosts": 1}),

@@ -24,6 +24,8 @@ from collectors.query.direct import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.once
+
     from collectors.recorder import Recorder
     from collectors.run import RunDirectory
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     StartDaemon = Callable[..., int]
     Eventually = Callable[..., None]
 
+pytestmark = pytest.mark.once
+
 RULES = """
 [[alert]]
 name = "slow rank"

@@ -48,6 +48,7 @@ def all_get_through(plans: dict[int, list[tuple[str, list[int]]]]) -> bool:
     return not any(left.values())
 
 
+@pytest.mark.slow
 def test_the_store_is_asked_as_often_by_each_rank_however_many_there_are() -> None:
     few, many = simulate(2, 2, 2), simulate(2, 4, 4)
     assert (few.ranks, many.ranks) == (8, 32)

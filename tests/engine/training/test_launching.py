@@ -198,6 +198,7 @@ def test_a_resume_is_bitwise(
         assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
+@pytest.mark.slow
 def test_bfloat16_learns_as_float32_does(run: Runner, straight: dict[str, LaunchResult]) -> None:
     """In one process, and in stages of replicas; a resume is bitwise, so originals were kept."""
     expected = losses(straight["alone"].run)

@@ -62,6 +62,7 @@ def test_verdict_names_the_rank_and_the_line_of_a_deadlock(
     assert not job.stayed, "the watchdog leaves with its run"
 
 
+@pytest.mark.slow
 def test_slow_rank_is_named_at_the_end_of_the_run(home: Path) -> None:
     home.mkdir()
     slow = ("--slow-rank", "1", "--slow-s", "0.2", "--slow-in", "forward")
@@ -72,6 +73,7 @@ def test_slow_rank_is_named_at_the_end_of_the_run(home: Path) -> None:
     assert [each["ranks"] for each in stored_findings(home) if each["ranks"]] == [[1]]
 
 
+@pytest.mark.slow
 def test_long_work_is_no_hang(home: Path) -> None:
     """A checkpoint takes three times as long as a hang is given."""
     home.mkdir()

@@ -224,6 +224,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_workers_are_no_runs_and_spawned_ranks_are(tmp_path: Path, home: Path) -> None:
     """Also where the script is run anew in each of them, down to the line of the guard."""
     (tmp_path / "train.py").write_text(_WITHOUT_GUARD)
