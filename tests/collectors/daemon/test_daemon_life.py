@@ -24,10 +24,10 @@ from collectors.query.direct import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.once
-
     from collectors.recorder import Recorder
     from collectors.run import RunDirectory
+
+pytestmark = pytest.mark.once
 
     OpenRank = Callable[[int | None], Recorder]
     StartDaemon = Callable[..., int]
