@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from collectors.recorder import Recorder
     from collectors.run import RunDirectory
 
-pytestmark = pytest.mark.once
-
     OpenRank = Callable[[int | None], Recorder]
     StartDaemon = Callable[..., int]
     Eventually = Callable[..., None]
+
+pytestmark = pytest.mark.once
 
 
 def lives(pid: int) -> bool:
