@@ -33,6 +33,7 @@ _ALONE = (
     "engine/overlap/test_peer_loss",
     "engine/overlap/test_split_model",
     "engine/peers",
+    "engine/serving/instances/test_distributed",
     "engine/serving/instances/test_processes",
     "engine/training/test_launching",
     "engine/watching/test_trainers",

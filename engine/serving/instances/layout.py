@@ -101,6 +101,8 @@ class Layout:
         mastered: parts whose master it is.
         striped: parts that are computed in stripes; () in a group of one, which is their master.
         stripes: tokens of each stripe.
+        alike: whether masters ask the same in the last layer as in the others: each part is a
+            single token that gives the next one.
     """
 
     def __init__(self, step: Step, instance: int, window: int) -> None:
@@ -118,6 +120,11 @@ class Layout:
         self._parts = {
             each: [part for part in step.parts if self._master(part) == each] for each in self.group
         }
+        self.alike = all(
+            len(part.tokens) == 1 and part.choice is not None
+            for parts in self._parts.values()
+            for part in parts
+        )
         self._questions: dict[tuple[int, bool], list[Question]] = {}
         self._far: dict[tuple[int | None, int, bool], list[int]] = {}
 
@@ -168,8 +175,7 @@ class Layout:
             last: in the last layer: only by the tokens that give the next ones.
         """
         parts = self._parts[master]
-        if all(len(part.tokens) == 1 and part.choice is not None for part in parts):
-            last = False  # they are the same
+        last = last and not self.alike
         if (master, last) not in self._questions:
             asking = [(part, 1 if last else len(part.tokens)) for part in parts]
             self._questions[master, last] = [

@@ -99,6 +99,7 @@ class MasteredParts:
                 yield master, Partial(out, lse)
 
     def _round(self, last: bool) -> _Round:
+        last = last and not self._layout.alike
         if last not in self._rounds:
             self._rounds[last] = _Round(self._layout, self._pool, last=last)
         return self._rounds[last]

@@ -27,6 +27,8 @@ class Stage:
     Layers take turns with two parts. Whoever writes in layer l overwrites what it gave in l - 2,
     which nobody reads any more: it has seen since then that all others had come to l - 1.
 
+    Its memory is the same throughout the step.
+
     Attributes:
         nbytes: that it takes.
     """
@@ -48,6 +50,7 @@ class Stage:
             self._answers[master] = (end, sums)
             end = sums + _aligned(rows * shape.queries * _FLOAT)
         self._part = end
+        self._views: dict[tuple[int, int, tuple[int, ...]], Tensor] = {}
         self.nbytes = _TURNS * end
 
     def stripe(self, memory: Tensor, layer: int) -> tuple[Tensor, Tensor]:
@@ -76,9 +79,12 @@ class Stage:
     def _view(
         self, memory: Tensor, layer: int, at: int, sizes: tuple[int, ...], dtype: torch.dtype
     ) -> Tensor:
-        begin = layer % _TURNS * self._part + at
-        end = begin + math.prod(sizes) * dtype.itemsize
-        return memory[begin:end].view(dtype).view(sizes)
+        key = (layer % _TURNS, at, sizes)
+        if key not in self._views:
+            begin = layer % _TURNS * self._part + at
+            end = begin + math.prod(sizes) * dtype.itemsize
+            self._views[key] = memory[begin:end].view(dtype).view(sizes)
+        return self._views[key]
 
 
 def _aligned(nbytes: int) -> int:

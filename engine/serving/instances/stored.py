@@ -66,8 +66,10 @@ def clipped(runs: Iterable[Run], first: int) -> tuple[Run, ...]:
 
 
 def _behind(run: Run, first: int) -> Run:
-    less = max(0, first - run.first)
-    return type(run)(run.instance, run.slot + less, run.first + less, run.tokens - less)
+    less = first - run.first
+    if less <= 0:
+        return run
+    return type(run)(run.instance, run.slot + less, first, run.tokens - less)
 
 
 def _joined(runs: Sequence[Run]) -> Iterable[list[Run]]:
