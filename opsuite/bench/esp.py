@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _SHAPE = Shape(hidden_size=256, n_layers=4)
 _PROMPTS = (4096, 8192)
-_CONTEXT, _TEXTS = 16384, 4
+_CONTEXT, _TEXTS = 32768, 4
 _SHORT = 16  # tokens of contexts that cost next to nothing
 _STEPS = 8  # of decode, in each round
 _SLOTS = _TEXTS * (_CONTEXT + 1)

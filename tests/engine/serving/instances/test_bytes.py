@@ -144,7 +144,7 @@ def test_scores_that_are_not_finite_fail_their_request_alone(
     sound = Text(fleet, (0, 1))
     sound.compute(PROMPT, runs([(0, 20), (1, 25)]))
     for values in fleet.instances[1].pool.values:
-        values[:, 120:130] = float("nan")
+        values[..., 120:130, :] = float("nan")
     parts = [
         Part(
             number=number,
