@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import select
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
+
+import psutil
 
 from collectors.errors import RunFailed
 from engine.serving.config import ServingConfig
@@ -15,7 +17,7 @@ from engine.serving.sampling.parameters import SamplingParameters
 from engine.serving.wire import Start
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from engine.serving.instances.step import Done
@@ -31,6 +33,7 @@ class InstancesAlone:
     """
 
     def __init__(self, directory: Path, *, instances: int, slots: int) -> None:
+        others = {each.pid for each in psutil.Process().children()}
         config = ServingConfig(
             device="cpu", threads=1, instances=instances, policy="esp", kv_tokens=slots
         )
@@ -39,6 +42,9 @@ class InstancesAlone:
         self._crew = self._stack.enter_context(Crew(start, instances=instances, tp=1, slots=slots))
         self._instances = instances
         self._steps = 0
+        children = psutil.Process().children()
+        self._processes = [each for each in children if each.pid not in others]
+        self._counted: dict[str, list[float]] = {}
 
     def __enter__(self) -> Self:
         while len(self._crew.ready) < self._instances:
@@ -72,6 +78,25 @@ class InstancesAlone:
             for number, (old, new) in enumerate(texts)
         ]
         return self._run(group, tuple(parts))
+
+    @contextmanager
+    def counted(self, name: str) -> Iterator[None]:
+        """Processor time of the body counts under this name."""
+        before = self._processor_seconds()
+        yield
+        spent = [
+            after - begun for begun, after in zip(before, self._processor_seconds(), strict=True)
+        ]
+        sums = self._counted.get(name, [0.0] * len(spent))
+        self._counted[name] = [so_far + more for so_far, more in zip(sums, spent, strict=True)]
+
+    def busiest(self, name: str) -> float:
+        """Processor seconds of the instance that had most of what counts under a name."""
+        return max(self._counted[name])
+
+    def _processor_seconds(self) -> list[float]:
+        times = [each.cpu_times() for each in self._processes]
+        return [each.user + each.system for each in times]
 
     def _run(self, group: tuple[int, ...], parts: tuple[Part, ...]) -> tuple[float, list[Done]]:
         self._steps += 1
