@@ -12,6 +12,7 @@ from engine.elastic.draft import Draft
 from engine.elastic.filling import fill
 from engine.elastic.outlook import Outlook
 from engine.elastic.pace import Pace
+from engine.elastic.scaling import scale_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,22 +71,32 @@ class _Decision:
         self._outlook = outlook
         self._draft = Draft(outlook.snapshot)
         self._most_tokens = most_tokens
-        if outlook.idle and outlook.snapshot.waiting:
+        if outlook.idle:
             self._make()
 
     def _make(self) -> None:
         outlook, draft = self._outlook, self._draft
+        scaled = scale_up(outlook, draft)
+        self.assignments += [each.assignment for each in scaled]
+        taken = [unit for each in scaled for unit in each.units]
+        if outlook.snapshot.waiting:
+            self._prefill(taken)
+
+    def _prefill(self, taken: list[Unit]) -> None:
+        """By units that are idle and not taken."""
+        outlook, draft = self._outlook, self._draft
         joined = join_decodes(with_room(outlook, draft), outlook, draft)
-        taken = [each for each in joined.beside if each.idle]
-        for each in taken:
+        beside = [each for each in joined.beside if each.idle and each not in taken]
+        for each in beside:
             self._compute([each], joined.beside[each])
-        allocation = allocate(joined.left, outlook, draft, taken)
+        allocation = allocate(joined.left, outlook, draft, [*taken, *beside])
         self.assignments += allocation.drains
         self.holds = frozenset(number for each in allocation.holds for number in each.instances)
         self._form_groups(joined.left, allocation.units)
 
     def _form_groups(self, requests: Sequence[Waiting], units: Sequence[Unit]) -> None:
-        """Of whole units."""
+        """Of whole units: one that is bound together takes part in the first group that has some
+        of it."""
         unit = {number: each for each in units for number in each.instances}
         here = [
             each
@@ -95,9 +106,13 @@ class _Decision:
         free = {number: self._draft.free[number] for number in unit}
         slice_s = self._slice_s()
         for batch in form_batches(here, free, self._outlook.base, self._outlook.weight):
-            group = list(dict.fromkeys(unit[number] for number in batch.instances))
-            if sum(len(each.instances) for each in group) == len(batch.instances):
-                self._compute(group, batch.requests, slice_s)
+            group = dict.fromkeys(unit.get(number) for number in batch.instances)
+            whole = [each for each in group if each is not None]
+            if len(whole) < len(group):
+                continue
+            for number in (number for each in whole for number in each.instances):
+                del unit[number]
+            self._compute(whole, batch.requests, slice_s)
 
     def _slice_s(self) -> float:
         """So that it ends when others do: then there are more of whom groups can be formed."""
