@@ -60,6 +60,11 @@ class _Instance:
         """Whether all have loaded their part of the model."""
         return bool(self.members) and all(each.up for each in self.members)
 
+    @property
+    def ups(self) -> list[Up]:
+        """What they have told of themselves."""
+        return [each.up for each in self.members if each.up is not None]
+
 
 @dataclass(slots=True)
 class News:
@@ -110,10 +115,9 @@ class Crew:
         return [number for number, each in self._instances.items() if each.ready]
 
     def shape(self) -> Up:
-        """What a process of a ready instance has told of itself: all are alike."""
-        up = self._instances[self.ready[0]].members[0].up
-        assert up is not None, "it is ready"
-        return up
+        """What the process with the smallest pool has told of itself: else all are alike. Each made
+        its pool of what memory it found."""
+        return min((up for each in self.ready for up in self._instances[each].ups), key=_slots)
 
     def compute(self, steps: Iterable[Step]) -> None:
         """Tell each group its step. That a process is gone is heard later."""
@@ -159,7 +163,7 @@ class Crew:
         instance.members[rank].up = message
         if instance.ready:
             self._introduce(number)
-            news.gained.append((number, message.slots))
+            news.gained.append((number, min(map(_slots, instance.ups))))
 
     def _introduce(self, number: int) -> None:
         """To all others, and all others to it: rank by rank."""
@@ -219,6 +223,10 @@ class Crew:
             member.process.wait()
         instance.members.clear()
         shutil.rmtree(instance.directory, ignore_errors=True)
+
+
+def _slots(up: Up) -> int:
+    return up.slots
 
 
 def _started() -> _Member:
