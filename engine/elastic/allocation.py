@@ -50,7 +50,7 @@ def allocate(
     free = [each for each in outlook.idle if each not in taken]
     units = [each for each in free if not each.decodes]
     others = sum(each not in taken for each in outlook.prompting)
-    weight = outlook.total(requests)
+    weight = outlook.rush * outlook.total(requests)
     for each in sorted((each for each in free if each.decodes), key=lambda each: each.urgency):
         if weight / (others + 1) > each.urgency:
             units.append(each)

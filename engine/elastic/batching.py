@@ -53,6 +53,7 @@ def form_batches(
     free: Mapping[int, int],
     base: InformationBase,
     weights: Mapping[int, float] | None = None,
+    price: float = 0.0,
 ) -> list[Batch]:
     """The best that neighbours can do. Requests in no batch wait, instances in none are left out.
 
@@ -60,10 +61,11 @@ def form_batches(
         requests: whoever deserves to run first comes first; those beyond the window wait.
         free: slots of each instance that may take part.
         weights: what a second's delay of a request costs, by number; by default 1 / its tokens.
+        price: what a second of an instance costs: others want it, too.
     """
     if not requests or not free:
         return []
-    return _Programme(requests[:WINDOW], free, base, weights).batches()
+    return _Programme(requests[:WINDOW], free, base, weights, price).batches()
 
 
 def degrees(most: int) -> list[int]:
@@ -80,6 +82,7 @@ class _Programme:
         free: Mapping[int, int],
         base: InformationBase,
         weights: Mapping[int, float] | None,
+        price: float,
     ) -> None:
         alone = base.latency(1)
         self._requests = sorted(
@@ -92,14 +95,14 @@ class _Programme:
         )
         self._count = len(requests)
         self._instances = self._sorted(free)
-        self._costs = np.stack([self._cost(base, int(dop)) for dop in self._degrees])
+        self._costs = np.stack([self._cost(base, int(dop), price) for dop in self._degrees])
         needs = [each.known if not each.has_begun else each.due for each in self._requests]
         self._need = _sums(np.array(needs, dtype=np.float64))
         self._span = self._need[None, :] - self._need[:, None]
         self._free = _sums(np.array([free[each] for each in self._instances], dtype=np.float64))
         self._pins = self._pinned()
         all_s = self._work(base, 1).sum() + alone.prefill.constant
-        self._skips = _sums(self._weights * _AFTER_ALL * all_s)
+        self._skips = _sums((self._weights + price * len(free)) * _AFTER_ALL * all_s)
 
     def batches(self) -> list[Batch]:
         """By the choices that lead to the best."""
@@ -151,13 +154,14 @@ class _Programme:
             ways[before[:, None, :] > before[:, :, None]] = np.inf
         return ways
 
-    def _cost(self, base: InformationBase, dop: int) -> Floats:
+    def _cost(self, base: InformationBase, dop: int, price: float) -> Floats:
         """``[j, i]``: of a batch of the requests ``j`` to ``i``; infinite of none."""
         done = _sums(self._work(base, dop))
         weight, delayed = _sums(self._weights), _sums(self._weights * done[1:])
         begin_s = base.latency(dop).prefill.constant - done
         cost = begin_s[:, None] * (weight[None, :] - weight[:, None])
         cost += delayed[None, :] - delayed[:, None]
+        cost += price * dop * (begin_s[:, None] + done[None, :])
         cost[np.tri(len(done), dtype=bool)] = np.inf
         return cost
 

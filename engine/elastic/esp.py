@@ -105,7 +105,8 @@ class _Decision:
         ]
         free = {number: self._draft.free[number] for number in unit}
         slice_s = self._slice_s()
-        for batch in form_batches(here, free, self._outlook.base, self._outlook.weight):
+        outlook = self._outlook
+        for batch in form_batches(here, free, outlook.base, outlook.weight, outlook.price):
             group = dict.fromkeys(unit.get(number) for number in batch.instances)
             whole = [each for each in group if each is not None]
             if len(whole) < len(group):

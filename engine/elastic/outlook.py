@@ -36,6 +36,8 @@ class Outlook:
         weight: of each of these, by number: what a second's delay of it costs.
         alone_s: that its prompt adds to an iteration of one instance.
         all_s: that its prompt takes on all instances.
+        rush: how many times their delays count; see :class:`~engine.elastic.pace.Pace`.
+        price: what a second of an instance costs.
         begun: requests that wait between two chunks of their prompts.
         pieces: how many of these each instance holds tokens of.
         prompting: units that compute prompts now, or have nothing to do.
@@ -61,6 +63,8 @@ class Outlook:
         self.alone_s: dict[int, float] = {}
         self.all_s: dict[int, float] = {}
         self.answer = 1
+        self.rush = pace.rush
+        self.price = 0.0
         if snapshot.waiting:
             self._rank(snapshot.waiting)
 
@@ -94,7 +98,10 @@ class Outlook:
         waited_s = self.snapshot.now - arrived_s
         weight = (1 + waited_s / (self.pace.patience * all_s)) / known
         self.answer = max(1, int(np.median(room - known)))
-        window = _WINDOW + _OF_EACH * len(self.snapshot.instances)
+        instances = len(self.snapshot.instances)
+        self.rush += float(alone_s.sum()) / instances / self.pace.rush_s
+        self.price = self.pace.price * self.rush * float(weight.sum()) / instances
+        window = _WINDOW + _OF_EACH * instances
         for index in np.lexsort((number, alone_s / weight))[:window].tolist():
             each = waiting[index]
             self.order.append(each)

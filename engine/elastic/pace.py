@@ -14,10 +14,17 @@ class Pace:
     patience: a request that has waited for so many times as long as its prompt takes on all
         instances counts double, and once more for each time that it does again.
     overtaken: times the same, after which no other begins while there is no room for it.
+    rush, rush_s: how many times the delay of those that wait counts, since whoever comes before
+        they are done waits for them, too: so many, and once more for every ``rush_s`` seconds that
+        all instances need for their prompts.
+    price: of a second of an instance, as a part of what that delay of the whole fleet would cost.
     """
 
     slice_s: float = 0.25
     long_s: float = 0.1
     hold_s: float = 0.05
-    patience: float = 50.0
-    overtaken: float = 200.0
+    patience: float = 1000.0
+    overtaken: float = 10_000.0
+    rush: float = 4.0
+    rush_s: float = 10.0
+    price: float = 0.25
