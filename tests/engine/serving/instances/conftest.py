@@ -179,12 +179,11 @@ class Manager:
         ]
         chosen = self.chance.sample(within, self.chance.randint(0, len(within)))
         self.busy |= {each.number for each in chosen}
-        copies, left = self.copies(group, chosen)
+        copies = self.copies(group, chosen)
         parts = [self.part(text, group) for text in chosen]
         step = Step(
             number=self.fleet.next_step(), instances=group, parts=tuple(parts), copies=tuple(copies)
         )
-        self.give(left)
         return step
 
     def part(self, text: Text, group: tuple[int, ...]) -> Part:
@@ -242,24 +241,23 @@ class Manager:
             assert not slots & self.free[run.instance]
             self.free[run.instance] |= slots
 
-    def copies(self, group: tuple[int, ...], texts: list[Text]) -> tuple[list[Copy], list[Run]]:
-        """And the slots that they leave."""
+    def copies(self, group: tuple[int, ...], texts: list[Text]) -> list[Copy]:
+        """The slots that they leave may be taken by others, and by the step's new tokens."""
         from engine.serving.instances.step import Copy
 
-        copies, left = [], []
+        copies = []
         for text in texts:
             for at, run in enumerate(list(text.runs)):
-                if self.chance.random() < 0.85 or run.tokens == 0:
+                if self.chance.random() < 0.85:
                     continue
-                target = self.chance.choice(group)
-                moved = self.take(target, run.tokens, run.first)
+                moved = self.take(self.chance.choice(group), run.tokens, run.first)
                 if len(moved) > 1:
                     self.give(moved)
                     continue
                 copies.append(Copy(run, moved[0]))
-                left.append(run)
+                self.give([run])
                 text.runs[at] = moved[0]
-        return copies, left
+        return copies
 
     def finish(self, step: Step, done: list[Done]) -> None:
         assert all(each.lost is None and not each.failed for each in done)
