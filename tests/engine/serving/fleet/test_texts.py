@@ -115,7 +115,8 @@ def test_every_text_reads_its_own_tokens(seed: int) -> None:
             if checked.have[who]:
                 checked.texts.publish(who, checked.tokens[who], checked.have[who], b"")
         elif action < 0.85:
-            checked.move(chance.choice(some), *chance.sample(range(INSTANCES), 2), tokens=9)
+            source, target = chance.sample(range(INSTANCES), 2)
+            checked.move(chance.choice(some), source, target, 9)
         else:
             checked.free(chance.choice(some))
         checked.check()

@@ -167,7 +167,7 @@ def test_a_fleet_gives_what_transformers_does(
     """With little room on each instance, so that prompts are cut, spread, dropped and computed
     again."""
     oracle = make_oracle(tmp_path_factory.mktemp("m"), "llama")
-    options = {"max_batch": 2, "max_len": 64, "kv_tokens": 72, "prefill_tokens": 16}
+    options: dict[str, Any] = {"max_batch": 2, "max_len": 64, "kv_tokens": 72, "prefill_tokens": 16}
     of_transformers(
         oracle, Client(oracle.directory, policy=policy, instances=instances, tp=tp, **options)
     )
