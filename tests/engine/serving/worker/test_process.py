@@ -187,7 +187,7 @@ def test_a_killed_instance_is_replaced_and_no_token_lost(tiny: Path) -> None:
             os.kill(instances_of(client)[0], signal.SIGKILL)
         await client.until(lambda: len(client.finished) == len(requests))
 
-    fleet = {"policy": "esp", "instances": 2, "max_batch": 4}
+    fleet: dict[str, Any] = {"policy": "esp", "instances": 2, "max_batch": 4}
     whole, broken = Client(tiny, max_batch=4), Client(tiny, **fleet)
     converse(whole, undisturbed)
     converse(broken, killed)
