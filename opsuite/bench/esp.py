@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,37 +20,44 @@ from opsuite.bench.serving_engine import Shape, make_model
 from opsuite.output import narrate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from engine.serving.instances.step import Done, Run
     from opsuite.bench.instances_alone import InstancesAlone
 
     Text = tuple[Sequence[Run], Run]  # where its tokens lie, and the next one will
 
-_SHAPE = Shape(hidden_size=256, n_layers=4)
+_PREFILL, _DECODE = Shape(hidden_size=512, n_layers=4), Shape(hidden_size=256, n_layers=4)
 _PROMPTS = (4096, 8192)
 _CONTEXT, _TEXTS = 32768, 4
 _SHORT = 16  # tokens of contexts that cost next to nothing
 _STEPS = 8  # of decode, in each round
-_SLOTS = _TEXTS * (_CONTEXT + 1)
 _ONE, _BOTH = (0,), (0, 1)
 _LEAST_PREFILL, _MOST_DOWN, _LEAST_DECODE, _LEAST_SHARE = 1.7, 1.02, 1.5, 0.7
 
 
 def measure(rounds: int) -> list[Row]:
     """Prefill, scaling down, and decode, beside one instance."""
+    rows: list[Row] = []
+    with _instances(_PREFILL, context=max(_PROMPTS), slots=max(_PROMPTS)) as instances:
+        for tokens in _PROMPTS:
+            narrate(f"prefill of {tokens:,} tokens ...")
+            rows += _Prefill(instances, tokens).rows(rounds)
+    with _instances(_DECODE, context=_CONTEXT + 1, slots=_TEXTS * (_CONTEXT + 1)) as instances:
+        narrate(f"decode of {_TEXTS} contexts of {_CONTEXT:,} tokens ...")
+        return rows + _Decode(instances).rows(rounds)
+
+
+@contextmanager
+def _instances(shape: Shape, *, context: int, slots: int) -> Iterator[InstancesAlone]:
+    """Two, of a model with random weights."""
     from opsuite.bench.instances_alone import InstancesAlone
 
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "model"
-        make_model(directory, _SHAPE, context=_CONTEXT + 1)
-        with InstancesAlone(directory, instances=2, slots=_SLOTS) as instances:
-            rows: list[Row] = []
-            for tokens in _PROMPTS:
-                narrate(f"prefill of {tokens:,} tokens ...")
-                rows += _Prefill(instances, tokens).rows(rounds)
-            narrate(f"decode of {_TEXTS} contexts of {_CONTEXT:,} tokens ...")
-            return rows + _Decode(instances).rows(rounds)
+        make_model(directory, shape, context=context)
+        with InstancesAlone(directory, instances=2, slots=slots) as instances:
+            yield instances
 
 
 class _Prefill:
@@ -77,7 +85,7 @@ class _Prefill:
             each()  # warm
         seconds = interleave(variants, rounds)
         one, both, down = (median(seconds[name]) for name in variants)
-        name = f"{_SHAPE}, prefill of {self._tokens:,} tokens"
+        name = f"{_PREFILL}, prefill of {self._tokens:,} tokens"
         return [
             Row(
                 name=f"{name}: DoP 2 over DoP 1",
@@ -146,7 +154,7 @@ class _Decode:
         seconds = interleave(variants, rounds)
         one, both, up, short = (median(seconds[name]) for name in variants)
         share = 1 - short / one
-        name = f"{_SHAPE}, decode of {_TEXTS} contexts of {_CONTEXT:,} tokens"
+        name = f"{_DECODE}, decode of {_TEXTS} contexts of {_CONTEXT:,} tokens"
         return [
             Row(
                 name=f"{name}: DoP 2 over DoP 1",

@@ -15,11 +15,10 @@ def test_rows_of_tiny_texts(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip(f"instances have memory in common: {why}")
     monkeypatch.setattr(esp, "_PROMPTS", (48,))
     monkeypatch.setattr(esp, "_CONTEXT", 96)
-    monkeypatch.setattr(esp, "_SLOTS", 4 * 97)
     rows = esp.measure(2)
     down, up = (row for row in rows if row.unit == "bytes")
-    # Each of 48 tokens' keys and values passes once: 4 layers, 4 key heads, 32 wide, float32.
-    assert (down.value, down.met, down.note) == (0, True, f"of {48 * 4 * 2 * 4 * 32 * 4:,}")
+    # Each of 48 tokens' keys and values passes once: 4 layers, 8 key heads, 32 wide, float32.
+    assert (down.value, down.met, down.note) == (0, True, f"of {48 * 4 * 2 * 8 * 32 * 4:,}")
     assert (up.value, up.met) == (0, True)
     prefill, scaled_down, decode = (row for row in rows if row.unit != "bytes")
     assert prefill.ratio and scaled_down.ratio and decode.ratio
