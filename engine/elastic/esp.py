@@ -77,7 +77,14 @@ class _Decision:
     def _make(self) -> None:
         outlook, draft = self._outlook, self._draft
         scaled = scale_up(outlook, draft)
-        self.assignments += [each.assignment for each in scaled]
+        self.assignments += [each.assignment for each in scaled if each.assignment is not None]
+        self.holds = frozenset(
+            number
+            for each in scaled
+            if each.assignment is None
+            for unit in each.units
+            for number in unit.instances
+        )
         taken = [unit for each in scaled for unit in each.units]
         if outlook.snapshot.waiting:
             self._prefill(taken)
@@ -91,8 +98,28 @@ class _Decision:
             self._compute([each], joined.beside[each])
         allocation = allocate(joined.left, outlook, draft, [*taken, *beside])
         self.assignments += allocation.drains
-        self.holds = frozenset(number for each in allocation.holds for number in each.instances)
+        self.holds |= {number for each in allocation.holds for number in each.instances}
         self._form_groups(joined.left, allocation.units)
+        if outlook.backlog_s > outlook.pace.backlog_s:
+            self._help(joined.left)
+
+    def _help(self, requests: Sequence[Waiting]) -> None:
+        """Units that would only decode compute a little of whoever is first and fits."""
+        used = {number for each in self.assignments for number in each.instances} | self.holds
+        done = {chunk.number for each in self.assignments for chunk in each.chunks}
+        for unit in self._outlook.idle:
+            if not unit.decodes or used.intersection(unit.instances):
+                continue
+            left = (each for each in requests if each.number not in done)
+            first = next((each for each in left if self._fits(each, unit)), None)
+            if first is not None:
+                done.add(first.number)
+                self._compute([unit], [first], self._outlook.pace.beside_s)
+
+    def _fits(self, waiting: Waiting, unit: Unit) -> bool:
+        if waiting.has_begun:
+            return all(holder in unit.instances for holder, _ in waiting.held)
+        return self._draft.room(unit.instances) >= waiting.room
 
     def _form_groups(self, requests: Sequence[Waiting], units: Sequence[Unit]) -> None:
         """Of whole units: one that is bound together takes part in the first group that has some

@@ -38,6 +38,7 @@ class Outlook:
         all_s: that its prompt takes on all instances.
         rush: how many times their delays count; see :class:`~engine.elastic.pace.Pace`.
         price: what a second of an instance costs.
+        backlog_s: that all instances need for the prompts that wait.
         begun: requests that wait between two chunks of their prompts.
         pieces: how many of these each instance holds tokens of.
         prompting: units that compute prompts now, or have nothing to do.
@@ -58,6 +59,7 @@ class Outlook:
         for each in self.begun:
             for holder, _ in each.held:
                 self.pieces[holder] += 1
+        self._needs: dict[int, int] = {}
         self.order: list[Waiting] = []
         self.weight: dict[int, float] = {}
         self.alone_s: dict[int, float] = {}
@@ -65,8 +67,17 @@ class Outlook:
         self.answer = 1
         self.rush = pace.rush
         self.price = 0.0
+        self.backlog_s = 0.0
         if snapshot.waiting:
             self._rank(snapshot.waiting)
+        for each in self.begun:
+            home = each.held[-1][0]
+            self._needs[home] = self._needs.get(home, 0) + each.due + each.growth
+
+    def reserved(self, instance: int) -> int:
+        """Slots that those that are there already will need there."""
+        decodes = self.snapshot.by_number[instance].decodes
+        return decodes * self.answer // 2 + self._needs.get(instance, 0)
 
     def wait_s(self, unit: Unit) -> float:
         """Until it is idle."""
@@ -99,7 +110,8 @@ class Outlook:
         weight = (1 + waited_s / (self.pace.patience * all_s)) / known
         self.answer = max(1, int(np.median(room - known)))
         instances = len(self.snapshot.instances)
-        self.rush += float(alone_s.sum()) / instances / self.pace.rush_s
+        self.backlog_s = float(alone_s.sum()) / instances
+        self.rush += self.backlog_s / self.pace.rush_s
         self.price = self.pace.price * self.rush * float(weight.sum()) / instances
         window = _WINDOW + _OF_EACH * instances
         for index in np.lexsort((number, alone_s / weight))[:window].tolist():

