@@ -137,9 +137,10 @@ class _Searches:
         best = self.policy.variants[0]
         highest = self.of(best, load).highest(name, most, guess)
         for variant in self.policy.variants[1:]:
-            one, higher = self.of(variant, load), highest * PRECISION
-            if one.figure(name, higher) <= most:
-                best, highest = variant, one.highest(name, most, higher)
+            one, higher = self.of(variant, load), highest * PRECISION or guess
+            if not highest or one.figure(name, higher) <= most:
+                found = one.highest(name, most, higher)
+                best, highest = (variant, found) if found > highest else (best, highest)
         return best, highest
 
 
@@ -151,7 +152,8 @@ def search(
 
     searches = _Searches(cells, policy)
     for objective in OBJECTIVES:
-        variant, guess = searches.tuned(loads[0], objective, guess)
+        variant, rate = searches.tuned(loads[0], objective, guess)
+        guess = rate or guess
         others = [
             searches.of(variant, load).highest(objective.figure, objective.most, guess)
             for load in loads[1:]
@@ -161,7 +163,7 @@ def search(
             policy=policy.name,
             objective=objective,
             variant=variant.name,
-            rates=(guess, *others),
+            rates=(rate, *others),
         )
         narrate(
             f"{found.workload}, {objective.name}: {policy.name} {median(found.rates):.4g}"
@@ -223,15 +225,16 @@ def _beside_best(ours: Found, others: Sequence[Found]) -> Row:
 
 
 def _beside(ours: Found, other: Found, least: float, called: str = "") -> Row:
-    ratios = [mine / its for mine, its in zip(ours.rates, other.rates, strict=True)]
+    pairs = zip(ours.rates, other.rates, strict=True)
+    ratios = [mine / its if its else math.inf for mine, its in pairs]
     return Row(
         name=f"{ours.workload}, {ours.objective.name}: {ours.policy} beside {called}{other.policy}",
         value=median(ours.rates),
         unit="requests/s",
         rounds=len(ratios),
         baseline=median(other.rates),
-        ratio=median(ratios),
-        interval=(min(ratios), max(ratios)),
+        ratio=None if math.isinf(max(ratios)) else median(ratios),
+        interval=None if math.isinf(max(ratios)) else (min(ratios), max(ratios)),
         target=f">= {least:g} x",
         met=median(ratios) >= least,
     )
@@ -243,6 +246,8 @@ def _beside(ours: Found, other: Found, least: float, called: str = "") -> Row:
 def _row(found: Found) -> Row:
     paper = _PAPER.get(found.workload, {}).get(found.policy)
     notes = [found.variant] if found.variant else []
+    if not any(found.rates):
+        notes.append("at no rate: requests that come together disturb each other")
     if paper is not None and found.objective.most == 25:
         notes.append(f"the paper's {_PAPER_SYSTEMS[found.policy]}: {paper:g}")
     return Row(

@@ -33,10 +33,10 @@ class RateSearch:
 
     def highest(self, name: str, most: float, guess: float, precision: float = PRECISION) -> float:
         """The highest rate at which the figure is at most ``most``, by brackets that shrink where
-        the figure's own slope says; the nearer end where there is none within a factor of 1,024 of
-        the guess."""
+        the figure's own slope says. 0: it is more even at a thousandth of the guess; a thousand
+        times the guess or more: it is not more at that."""
         low, high = self._bracket(name, most, guess)
-        while high / low > precision:
+        while low and high / low > precision:
             rate = self._between(name, most, low, high)
             low, high = (rate, high) if self.figure(name, rate) <= most else (low, rate)
         return low
@@ -57,7 +57,7 @@ class RateSearch:
             rate = low * step
             low, high = (rate, high) if self.figure(name, rate) <= most else (low, rate)
             step *= step
-        return (low or high), (low if math.isinf(high) else high)
+        return low, (low if math.isinf(high) else high)
 
     def _between(self, name: str, most: float, low: float, high: float) -> float:
         """Where the straight line between both, all logarithms, meets what may be; not too near to
