@@ -26,11 +26,10 @@ def with_room(outlook: Outlook, draft: Draft) -> list[Waiting]:
     that fits into the fleet begins in any case when there is nothing else.
     """
     snapshot = outlook.snapshot
-    begun = outlook.begun
-    decodes = sum(each.decodes for each in snapshot.instances)
+    room = {each: draft.free[each] - outlook.reserved(each) for each in draft.free}
     slots = sum(draft.free.values())
-    free = slots - sum(each.due + each.growth for each in begun) - decodes * outlook.answer // 2
-    empty = not begun and not decodes and all(each.idle for each in snapshot.instances)
+    largest = max(each.slots for each in snapshot.instances)
+    empty = not outlook.begun and all(e.idle and not e.decodes for e in snapshot.instances)
     found: list[Waiting] = []
     closed = False
     for waiting in outlook.order:
@@ -38,12 +37,29 @@ def with_room(outlook: Outlook, draft: Draft) -> list[Waiting]:
             found.append(waiting)
         elif closed:
             continue
-        elif waiting.room <= free or (empty and not found and waiting.known <= slots):
+        elif (empty and not found and waiting.known <= slots) or _has_room(waiting, room, largest):
             found.append(waiting)
-            free -= waiting.room
+            _reserve(waiting.room, room)
         else:
             closed = _overtaken(waiting, outlook)
     return found
+
+
+def _has_room(waiting: Waiting, room: dict[int, int], largest: int) -> bool:
+    """On one instance, if one can have all of it."""
+    if waiting.room <= largest:
+        return max(room.values()) >= waiting.room
+    return sum(max(0, each) for each in room.values()) >= waiting.room
+
+
+def _reserve(slots: int, room: dict[int, int]) -> None:
+    while slots > 0:
+        most = max(room, key=lambda each: room[each])
+        if room[most] <= 0:
+            return
+        part = min(slots, room[most])
+        room[most] -= part
+        slots -= part
 
 
 def _overtaken(waiting: Waiting, outlook: Outlook) -> bool:

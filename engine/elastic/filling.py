@@ -77,6 +77,8 @@ class _Filling:
         draft, latency = self._draft, self._latency
         if len(self._chunks) >= self._outlook.snapshot.max_batch:
             return False
+        if not self._fits(waiting):
+            return False
         part = draft.part(waiting, self._group)
         tokens = part.due
         if latency.added_s(part.due, part.cached) > _CRUMB * self._left_s:
@@ -93,3 +95,13 @@ class _Filling:
         self._tokens -= tokens
         self._left_s -= added_s
         return last
+
+    def _fits(self, waiting: Waiting) -> bool:
+        """What one instance can have does not lie on several: these would be bound together."""
+        outlook, snapshot = self._outlook, self._outlook.snapshot
+        if waiting.has_begun or not (outlook.begun or any(e.decodes for e in snapshot.instances)):
+            return True
+        if waiting.room > max(each.slots for each in snapshot.instances):
+            return True
+        rooms = (self._draft.free[each] - outlook.reserved(each) for each in self._group)
+        return max(rooms) >= waiting.room

@@ -224,14 +224,35 @@ def test_the_fewest_instances_keep_a_prompt_and_of_these_the_fullest() -> None:
     assert keeps(52_000) == {1: 50_000, 3: 2_000}
 
 
-def test_who_has_no_slots_for_the_next_tokens_gets_another_master_and_nothing_moves() -> None:
+def test_who_is_short_of_slots_gives_whole_requests_to_who_has_most_room() -> None:
     full = instance(0, 10, free=4)
     outlook, draft = seen(fleet([full, instance(1, 90), instance(2, 3)]))
     (scaled,) = scale_up(outlook, draft)
+    assert scaled.assignment is not None
     assert scaled.assignment.instances == (0, 2)
-    assert [master for _, master in scaled.assignment.masters] == [2] * 5
-    assert not scaled.assignment.transfers
+    assert [each.target for each in scaled.assignment.transfers] == [2]
+    assert [master for _, master in scaled.assignment.masters] == [2]
+    busy = instance(2, 3, busy_s=0.1)
+    (scaled,) = scale_up(*seen(fleet([full, instance(1, 104), busy])))
+    assert scaled.assignment is None, "it waits"
     assert not scale_up(*seen(fleet([instance(0, 10), instance(1)])))
+
+
+def test_who_has_all_slots_of_an_instance_gets_another_master_and_nothing_moves() -> None:
+    full = instance(0, 1, each=SLOTS)
+    (scaled,) = scale_up(*seen(fleet([full, instance(1)])))
+    assert scaled.assignment is not None
+    assert [master for _, master in scaled.assignment.masters] == [1]
+    assert not scaled.assignment.transfers
+
+
+def test_too_many_decodes_get_another_master_and_nothing_moves() -> None:
+    many = instance(0, 200, each=300)
+    (scaled,) = scale_up(*seen(fleet([many, instance(1, 150, each=300), instance(2, 3)])))
+    assert scaled.assignment is not None
+    assert scaled.assignment.instances == (0, 2)
+    assert [master for _, master in scaled.assignment.masters] == [2] * 100
+    assert not scaled.assignment.transfers
 
 
 # -- all of them ---
