@@ -161,7 +161,7 @@ def test_the_rest_of_a_group_survives_a_member(
     assert {each.lost for each in done if each.number == 1} == {victim}
     assert all(not each.chosen for each in done if each.number == 1)
     assert {each.lost for each in done if each.number > 1} == {None}
-    assert all(each.seconds < 1 for each in done)
+    assert all(each.seconds < 5 for each in done)
     scores = make_fleet("llama", 2).model(torch.tensor([prompt]))[0, -1]
     for number in (2, 3):
         [[given]] = [each.chosen for each in done if each.number == number and each.chosen]

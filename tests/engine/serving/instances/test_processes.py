@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 SLOTS = 300
 PROMPT = [7 * place % 259 + 1 for place in range(101)]
-SOON_S = 1.0
+SOON_S = 5.0
 CHOICE = Choice(parameters=SamplingParameters(temperature=0), place=0)
 
 
