@@ -6,6 +6,7 @@ policy's decision (``adaptive``, say), and which instances compute what a fleet'
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from engine.elastic.assignment import Assignment
@@ -266,15 +267,25 @@ class Manager:
         self._groups.check_idle(group)
         for number in assignment.drop:
             self._drop(self._waiting[number])
-        for transfer in assignment.transfers:
-            self.pools.begin_move(transfer)
-            self._groups.moved(transfer)
-            self._jobs[transfer.number].in_flight = True
+        assignment = self._moving(assignment)
         for number, master in assignment.masters:
             self._groups.join(self._jobs[number], master)
         work = [self._chunk(each, group) for each in assignment.chunks]
         keep = [each.keep for each in assignment.chunks]
         return self._fly(assignment, work, keep, now)
+
+    def _moving(self, assignment: Assignment) -> Assignment:
+        """With the transfers that there is room for, begun: others are left out, and what they were
+        to move is read where it lies."""
+        begun = []
+        for transfer in assignment.transfers:
+            if transfer.tokens > self.pools.free[transfer.target]:
+                continue
+            self.pools.begin_move(transfer)
+            self._groups.moved(transfer)
+            self._jobs[transfer.number].in_flight = True
+            begun.append(transfer)
+        return replace(assignment, transfers=tuple(begun))
 
     def _decode(self, group: tuple[int, ...], now: float) -> GroupIteration | None:
         """Without any prefill."""
