@@ -28,7 +28,6 @@ def with_room(outlook: Outlook, draft: Draft) -> list[Waiting]:
     snapshot = outlook.snapshot
     room = {each: draft.free[each] - outlook.reserved(each) for each in draft.free}
     slots = sum(draft.free.values())
-    largest = max(each.slots for each in snapshot.instances)
     empty = not outlook.begun and all(e.idle and not e.decodes for e in snapshot.instances)
     found: list[Waiting] = []
     closed = False
@@ -37,7 +36,9 @@ def with_room(outlook: Outlook, draft: Draft) -> list[Waiting]:
             found.append(waiting)
         elif closed:
             continue
-        elif (empty and not found and waiting.known <= slots) or _has_room(waiting, room, largest):
+        elif (empty and not found and waiting.known <= slots) or _has_room(
+            waiting, room, outlook.largest
+        ):
             found.append(waiting)
             _reserve(waiting.room, room)
         else:
@@ -54,7 +55,7 @@ def _has_room(waiting: Waiting, room: dict[int, int], largest: int) -> bool:
 
 def _reserve(slots: int, room: dict[int, int]) -> None:
     while slots > 0:
-        most = max(room, key=lambda each: room[each])
+        most = max(room, key=room.__getitem__)
         if room[most] <= 0:
             return
         part = min(slots, room[most])

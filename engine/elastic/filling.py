@@ -98,10 +98,9 @@ class _Filling:
 
     def _fits(self, waiting: Waiting) -> bool:
         """What one instance can have does not lie on several: these would be bound together."""
-        outlook, snapshot = self._outlook, self._outlook.snapshot
-        if waiting.has_begun or not (outlook.begun or any(e.decodes for e in snapshot.instances)):
-            return True
-        if waiting.room > max(each.slots for each in snapshot.instances):
+        outlook = self._outlook
+        alone = not (outlook.begun or outlook.decodes)
+        if waiting.has_begun or alone or waiting.room > outlook.largest:
             return True
         rooms = (self._draft.free[each] - outlook.reserved(each) for each in self._group)
         return max(rooms) >= waiting.room

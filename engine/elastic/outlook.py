@@ -41,6 +41,8 @@ class Outlook:
         backlog_s: that all instances need for the prompts that wait.
         begun: requests that wait between two chunks of their prompts.
         pieces: how many of these each instance holds tokens of.
+        decodes: of all instances.
+        largest: slots of the instance that has the most.
         prompting: units that compute prompts now, or have nothing to do.
         decoding: all others.
     """
@@ -50,6 +52,8 @@ class Outlook:
         self.base = base
         self.pace = pace
         self.alone = base.latency(1)
+        self.decodes = sum(each.decodes for each in snapshot.instances)
+        self.largest = max(each.slots for each in snapshot.instances)
         self.units = units_of(snapshot)
         self.idle = [each for each in self.units if each.idle]
         self.prompting = [each for each in self.units if self._prompts(each)]
