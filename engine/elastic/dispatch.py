@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from engine.elastic.draft import Draft
     from engine.elastic.outlook import Outlook
@@ -26,8 +26,9 @@ def with_room(outlook: Outlook, draft: Draft) -> list[Waiting]:
     that fits into the fleet begins in any case when there is nothing else.
     """
     snapshot = outlook.snapshot
-    room = {each: draft.free[each] - outlook.reserved(each) for each in draft.free}
+    room = _Room(max(0, free - outlook.reserved(each)) for each, free in draft.free.items())
     slots = sum(draft.free.values())
+    largest = max(each.slots for each in snapshot.instances)
     empty = not outlook.begun and all(e.idle and not e.decodes for e in snapshot.instances)
     found: list[Waiting] = []
     closed = False
@@ -36,31 +37,33 @@ def with_room(outlook: Outlook, draft: Draft) -> list[Waiting]:
             found.append(waiting)
         elif closed:
             continue
-        elif (empty and not found and waiting.known <= slots) or _has_room(
-            waiting, room, outlook.largest
-        ):
+        elif (empty and not found and waiting.known <= slots) or room.has(waiting.room, largest):
             found.append(waiting)
-            _reserve(waiting.room, room)
+            room.reserve(waiting.room)
         else:
             closed = _overtaken(waiting, outlook)
     return found
 
 
-def _has_room(waiting: Waiting, room: dict[int, int], largest: int) -> bool:
-    """On one instance, if one can have all of it."""
-    if waiting.room <= largest:
-        return max(room.values()) >= waiting.room
-    return sum(max(0, each) for each in room.values()) >= waiting.room
+class _Room:
+    """Slots of each instance that nobody needs yet, the most first."""
 
+    def __init__(self, slots: Iterable[int]) -> None:
+        self._negative = [-each for each in slots]
+        heapify(self._negative)
 
-def _reserve(slots: int, room: dict[int, int]) -> None:
-    while slots > 0:
-        most = max(room, key=room.__getitem__)
-        if room[most] <= 0:
-            return
-        part = min(slots, room[most])
-        room[most] -= part
-        slots -= part
+    def has(self, slots: int, largest: int) -> bool:
+        """On one instance, if the ``largest`` can have all of them."""
+        if slots <= largest:
+            return -self._negative[0] >= slots
+        return -sum(self._negative) >= slots
+
+    def reserve(self, slots: int) -> None:
+        """Where most are."""
+        while slots > 0 and self._negative[0]:
+            part = min(slots, -self._negative[0])
+            heapreplace(self._negative, self._negative[0] + part)
+            slots -= part
 
 
 def _overtaken(waiting: Waiting, outlook: Outlook) -> bool:

@@ -90,11 +90,18 @@ def scale_up(outlook: Outlook, draft: Draft) -> list[ScaleUp]:
     for unit in outlook.idle:
         for number in unit.instances:
             one = outlook.snapshot.by_number[number]
-            made = None if unit in taken else _Relief(one, unit, taken, outlook, draft).made()
+            if unit in taken or not (_is_short(one) or one.decodes > MOST_DECODES):
+                continue
+            made = _Relief(one, unit, taken, outlook, draft).made()
             if made is not None:
                 found.append(made)
                 taken.update(made.units)
     return found
+
+
+def _is_short(one: Instance) -> bool:
+    """Soon there are no slots for the next tokens."""
+    return one.free < 2 * one.decodes
 
 
 class _Relief:
@@ -116,12 +123,11 @@ class _Relief:
         ]
 
     def made(self) -> ScaleUp | None:
-        """None: it needs no help, or there is none."""
+        """None: there is no help."""
         one = self._one
-        short = one.free < 2 * one.decodes
-        if not self._others or not (short or one.decodes > MOST_DECODES):
+        if not self._others:
             return None
-        if short:
+        if _is_short(one):
             other = max(self._others, key=self._room)
             moved = self._whole(self._room(other))
             if moved:

@@ -14,6 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from collectors.errors import UsageError
+from opsuite.bench.elastic_decision import decision_row
 from opsuite.bench.fleet_cells import FleetCells, Load
 from opsuite.bench.result import Row
 from opsuite.output import narrate
@@ -94,7 +95,7 @@ def measure(rounds: int) -> list[Row]:
             unable.append(_unable(policy, workload, error))
             continue
         found += search(cells, policy, loads, guess)
-    return [*fitted_rows(), *verdicts(found), *map(_row, found), *unable]
+    return [*fitted_rows(), decision_row(), *verdicts(found), *map(_row, found), *unable]
 
 
 def _workloads() -> Iterator[tuple[str, tuple[int, float]]]:

@@ -156,7 +156,7 @@ def workloads(draw: st.DrawFn, longest: int) -> list[tuple[float, int, int]]:
 
 
 @pytest.mark.parametrize("name", FLEET_POLICIES)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_everybody_ends_and_every_decision_can_be_carried_out(
     name: str, data: st.DataObject
