@@ -7,6 +7,7 @@ import select
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from collectors.errors import UsageError
 from engine.elastic.fleet_profile import FleetProfile
 from engine.elastic.information_base import of_profile
 from engine.elastic.manager import Manager
@@ -43,6 +44,7 @@ def serve_fleet(
     """
     with Crew(start, instances=config.instances, tp=config.tp, slots=config.kv_tokens) as crew:
         _await_all(crew, config.instances)
+        _check_fits(start, config, crew.shape().slots)
         calibration = Calibration(crew)
         base = _base(start, config, calibration)
         engine = FleetEngine(
@@ -60,6 +62,19 @@ def serve_fleet(
 def _await_all(crew: Crew, instances: int) -> None:
     while len(crew.ready) < instances:
         crew.hear(select.select(crew.channels, [], [])[0])
+
+
+def _check_fits(start: Start, config: ServingConfig, slots: int) -> None:
+    """UsageError: the longest request has no room where the policy keeps a request."""
+    holders = {"replicas": 1, "disaggregated": max(1, config.instances // 2)}
+    room = slots * holders.get(config.policy, config.instances)
+    longest = config.max_len or load_config(Path(start.directory)).max_seq_len
+    if longest > room:
+        raise UsageError(
+            f"a request of {longest} tokens has no room: {config.policy} keeps one in {room}",
+            where=f"--policy {config.policy}",
+            remedy="give a smaller --max-len, a larger --kv-tokens, or --policy esp",
+        )
 
 
 def _base(start: Start, config: ServingConfig, calibration: Calibration) -> InformationBase:

@@ -277,6 +277,7 @@ def test_engines_that_die_at_once_are_not_started_for_ever(tiny: Path) -> None:
     [
         ({"tp": 8}, UsageError),
         ({"kv_tokens": 16}, UsageError),
+        ({"policy": "replicas", "instances": 2, "kv_tokens": 100}, UsageError),
         ({"profile": "/nowhere.json"}, UsageError),
         ({"profile": "another.json"}, UsageError),
     ],
