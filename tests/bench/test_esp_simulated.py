@@ -35,7 +35,9 @@ def test_rates_of_all_policies_are_found_and_kept(
     assert "cannot serve" in unable.note
     kept = {path: path.stat().st_mtime_ns for path in (home / "bench").rglob("*.json")}
     assert kept
-    assert {row.name: row for row in measure(2)} == rows
+    again = {row.name: row for row in measure(2)}
+    assert rows.keys() == again.keys()
+    assert all(again[name] == row for name, row in rows.items() if "a decision" not in name)
     assert {path: path.stat().st_mtime_ns for path in (home / "bench").rglob("*.json")} == kept
     assert "requests/s" in capsys.readouterr().err
 
