@@ -99,6 +99,10 @@ POLICIES = [
     name if name == "mlfq" else pytest.param(name, marks=pytest.mark.slow) for name in LIVE_POLICIES
 ]
 
+FLEETS = [
+    name if name == "esp" else pytest.param(name, marks=pytest.mark.slow) for name in FLEET_POLICIES
+]
+
 
 @pytest.mark.parametrize(("tp", "pp"), MESHES)
 @pytest.mark.parametrize("policy", POLICIES)
@@ -160,7 +164,7 @@ def of_transformers(oracle: Any, client: Client) -> None:
         pytest.param(2, 2, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("policy", FLEET_POLICIES)
+@pytest.mark.parametrize("policy", FLEETS)
 def test_a_fleet_gives_what_transformers_does(
     tmp_path_factory: pytest.TempPathFactory, make_oracle: Any, policy: str, instances: int, tp: int
 ) -> None:
