@@ -10,6 +10,7 @@ from engine.peers.machine import unusable_here
 from opsuite.bench import esp
 
 
+@pytest.mark.slow
 def test_rows_of_tiny_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     if why := unusable_here():
         pytest.skip(f"instances have memory in common: {why}")

@@ -46,6 +46,7 @@ def opsuite(home: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_a_group_is_measured_and_its_profile_simulated(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "small.json"

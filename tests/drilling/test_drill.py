@@ -64,6 +64,7 @@ def test_it_ends_as_one_that_was_not_struck(outcome: Outcome, home: Path) -> Non
     assert outcome.weights == weights_of(plain.run.path / "model") != ""
 
 
+@pytest.mark.slow
 def test_each_fault_was_struck_and_seen_as_what_it_was(outcome: Outcome) -> None:
     by_name = {each.fault: each for each in outcome.faults}
     assert {each.skipped for each in outcome.faults} == {""}
@@ -76,6 +77,7 @@ def test_each_fault_was_struck_and_seen_as_what_it_was(outcome: Outcome) -> None
     assert outcome.attempts == 3  # ranks went on without their driver, and the next one found them
 
 
+@pytest.mark.slow
 def test_the_ledger_closes(outcome: Outcome) -> None:
     assert outcome.gap <= 0.005
     assert abs(sum(outcome.spent_s.values()) - outcome.wall_s) <= 0.005 * outcome.wall_s
@@ -83,6 +85,7 @@ def test_the_ledger_closes(outcome: Outcome) -> None:
     assert outcome.spent_s["recomputation"] > 0
 
 
+@pytest.mark.slow
 def test_its_records_show_what_it_cost(outcome: Outcome, home: Path, tmp_path: Path) -> None:
     run = RunDirectory.load(home / "runs" / outcome.run_id)
     with open_store(home) as store:
@@ -101,6 +104,7 @@ def test_its_records_show_what_it_cost(outcome: Outcome, home: Path, tmp_path: P
     assert "step_s" not in costs.assumed
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(outcome: Outcome, home: Path) -> None:
     import psutil
 

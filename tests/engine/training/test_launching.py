@@ -217,6 +217,7 @@ def test_bfloat16_learns_as_float32_does(run: Runner, straight: dict[str, Launch
     assert {**curves[0], **losses(rest.run)} == losses(straightforward.run)
 
 
+@pytest.mark.slow
 def test_replicas_may_become_fewer_and_more(run: Runner, tmp_path: Path) -> None:
     """2, 1 and 4 of them: each sample of the epoch is read once, and the loss is one run's."""
     read: list[tuple[int, int, list[int]]] = []

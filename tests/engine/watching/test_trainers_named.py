@@ -35,7 +35,7 @@ def trial(trainer: str, way: str, ranks: int, *arguments: str) -> Trial:
 @pytest.mark.parametrize(
     ("trainer", "way", "kind"),
     [
-        ("ddp", "watch", "loader-worker"),
+        pytest.param("ddp", "watch", "loader-worker", marks=pytest.mark.slow),
         # `bench watching` has it ten times; `make test` has its minutes.
         pytest.param("hf", "run", "wrong-collective", marks=pytest.mark.slow),
     ],

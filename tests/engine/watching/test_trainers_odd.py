@@ -50,7 +50,7 @@ def test_odd_trainer_ends_as_ever_and_its_steps_are_recorded(
     assert examine(odd, way) == ""
 
 
-@pytest.mark.parametrize("way", ["watch", "run"])
+@pytest.mark.parametrize("way", ["watch", pytest.param("run", marks=pytest.mark.slow)])
 def test_trainer_beside_packages_with_our_names_keeps_its_own(
     way: str, tmp_path: Path, home: Path
 ) -> None:

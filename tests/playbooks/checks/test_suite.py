@@ -192,6 +192,7 @@ def hogs(core: int, count: int) -> Iterator[None]:
             hog.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no pinning on this system")
 def test_a_core_that_others_use_is_slow() -> None:
     """Four busy neighbours on one core: a fifth is left of what it gave."""
