@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from collectors import errors
+from collectors.errors import OpsuiteError
 from engine.serving.request import GenerationRequest, Token
 
 
@@ -98,6 +100,20 @@ class Refusal(_Message, frozen=True, kw_only=True):
     what: str
     where: str = ""
     remedy: str = ""
+
+    @classmethod
+    def of(cls, error: OpsuiteError) -> Refusal:
+        """What a process has met."""
+        kind = type(error).__name__
+        return cls(kind=kind, what=error.what, where=error.where, remedy=error.remedy)
+
+    @property
+    def error(self) -> OpsuiteError:
+        """The same, of the same class of our own tree, for whoever is told."""
+        kind = getattr(errors, self.kind, OpsuiteError)
+        assert issubclass(kind, OpsuiteError), "of our own tree"
+        error: OpsuiteError = kind(self.what, where=self.where, remedy=self.remedy)
+        return error
 
 
 ToEngine = Start | Join | Withdraw

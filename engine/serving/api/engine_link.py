@@ -15,7 +15,6 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from collectors import errors
 from collectors.errors import OpsuiteError, RunFailed
 from engine.serving.api.open_requests import OpenRequests
 from engine.serving.channel import ChannelError, framed, read
@@ -169,7 +168,7 @@ class EngineLink:
             ) from None
         if isinstance(message, Refusal):
             await self._end()
-            raise _raised(message)
+            raise message.error
         assert isinstance(message, Ready), "the first word"
         self._hears = True
         self._spoke_s = time.monotonic()
@@ -211,11 +210,3 @@ class EngineLink:
                 self._process.kill()
                 await self._process.wait()
             self._process = None
-
-
-def _raised(refusal: Refusal) -> OpsuiteError:
-    """The error that the engine's process met, of the same class."""
-    kind = getattr(errors, refusal.kind, OpsuiteError)
-    assert issubclass(kind, OpsuiteError), "of our own tree"
-    error: OpsuiteError = kind(refusal.what, where=refusal.where, remedy=refusal.remedy)
-    return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import select
 import shutil
 import socket
 import subprocess
@@ -14,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from collectors import errors
-from collectors.errors import OpsuiteError, RunFailed
+from collectors.errors import RunFailed
 from engine.serving.channel import Channel, ChannelError
 from engine.serving.instances.enrolment import (
     FROM_INSTANCE,
@@ -24,9 +24,9 @@ from engine.serving.instances.enrolment import (
     Enter,
     FromInstance,
     Peer,
-    Refused,
     Up,
 )
+from engine.serving.wire import Refusal
 from engine.serving.worker.group import environment
 
 if TYPE_CHECKING:
@@ -109,6 +109,11 @@ class Crew:
         """Of all processes, for selectors."""
         return [member.channel for each in self._instances.values() for member in each.members]
 
+    def await_all(self) -> None:
+        """Until every instance can compute; raises as :meth:`hear`."""
+        while len(self.ready) < len(self._instances):
+            self.hear(select.select(self.channels, [], [])[0])
+
     @property
     def ready(self) -> list[int]:
         """Instances that can compute."""
@@ -153,8 +158,8 @@ class Crew:
         return news
 
     def _take(self, number: int, rank: int, message: FromInstance, news: News) -> None:
-        if isinstance(message, Refused):
-            raise _raised(message)
+        if isinstance(message, Refusal):
+            raise message.error
         if isinstance(message, Computed):
             if rank == 0:  # all its ranks have computed the same
                 news.done.append(message.done)
@@ -239,11 +244,3 @@ def _started() -> _Member:
             env=environment(),
         )
     return _Member(process, Channel(ours, FROM_INSTANCE))
-
-
-def _raised(refused: Refused) -> OpsuiteError:
-    """The error that the process met, of the same class."""
-    kind = getattr(errors, refused.kind, OpsuiteError)
-    assert issubclass(kind, OpsuiteError), "of our own tree"
-    error: OpsuiteError = kind(refused.what, where=refused.where, remedy=refused.remedy)
-    return error

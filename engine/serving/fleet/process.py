@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import select
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -43,7 +42,7 @@ def serve_fleet(
         RunFailed: instances die too often.
     """
     with Crew(start, instances=config.instances, tp=config.tp, slots=config.kv_tokens) as crew:
-        _await_all(crew, config.instances)
+        crew.await_all()
         _check_fits(start, config, crew.shape().slots)
         calibration = Calibration(crew)
         base = _base(start, config, calibration)
@@ -57,11 +56,6 @@ def serve_fleet(
         recorder.event("engine.ready", value=slots, attributes={"policy": policy})
         channel.send(Ready(kv_tokens=slots, block_tokens=1, policy=policy))
         FleetLoop(engine, crew, channel, patience_s=config.patience_s).run()
-
-
-def _await_all(crew: Crew, instances: int) -> None:
-    while len(crew.ready) < instances:
-        crew.hear(select.select(crew.channels, [], [])[0])
 
 
 def _check_fits(start: Start, config: ServingConfig, slots: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,8 +39,7 @@ def profile_fleet(
     """
     start = Start(directory=str(directory.resolve()), config=config.model_dump_json())
     with Crew(start, instances=config.instances, tp=config.tp, slots=config.kv_tokens) as crew:
-        while len(crew.ready) < config.instances:
-            crew.hear(select.select(crew.channels, [], [])[0])
+        crew.await_all()
         shape = crew.shape()
         found = Calibration(crew).samples(
             longest=config.prefill_tokens, max_batch=config.max_batch, rounds=rounds, told=told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.serving.instances.step import Done, Step
-from engine.serving.wire import Start
+from engine.serving.wire import Refusal, Start
 
 
 class Enter(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
@@ -62,16 +62,7 @@ class Computed(msgspec.Struct, frozen=True, array_like=True, tag=True):
     done: Done
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """The model cannot be served so: an error that the user can act on."""
-
-    kind: str
-    what: str
-    where: str = ""
-    remedy: str = ""
-
-
 ToInstance = Enter | Peer | Compute
-FromInstance = Up | Computed | Refused
+FromInstance = Up | Computed | Refusal
 TO_INSTANCE: msgspec.msgpack.Decoder[ToInstance] = msgspec.msgpack.Decoder(ToInstance)
 FROM_INSTANCE: msgspec.msgpack.Decoder[FromInstance] = msgspec.msgpack.Decoder(FromInstance)

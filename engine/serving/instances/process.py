@@ -23,13 +23,13 @@ from engine.serving.instances.enrolment import (
     Computed,
     Enter,
     Peer,
-    Refused,
     ToInstance,
     Up,
 )
 from engine.serving.instances.instance import Instance
 from engine.serving.instances.pool import PoolShape
 from engine.serving.instances.shared_exchange import SharedExchange
+from engine.serving.wire import Refusal
 from engine.serving.worker.process import outlast_signals
 from engine.serving.worker.rank import open_rank
 
@@ -45,13 +45,7 @@ def main() -> None:
         try:
             _serve(channel)
         except (UsageError, DataError) as error:
-            refused = Refused(
-                kind=type(error).__name__,
-                what=error.what,
-                where=error.where,
-                remedy=error.remedy,
-            )
-            channel.send(refused)
+            channel.send(Refusal.of(error))
 
 
 def _serve(channel: Channel[ToInstance]) -> NoReturn:

@@ -50,14 +50,7 @@ def main() -> None:
     try:
         _serve(channel)
     except OpsuiteError as error:
-        channel.send(
-            Refusal(
-                kind=type(error).__name__,
-                what=error.what,
-                where=error.where,
-                remedy=error.remedy,
-            )
-        )
+        channel.send(Refusal.of(error))
     except (EOFError, ConnectionError):
         _log.debug("the other end is gone")
 

@@ -23,12 +23,11 @@ from engine.serving.instances.enrolment import (  # noqa: E402
     Enter,
     FromInstance,
     Peer,
-    Refused,
     Up,
 )
 from engine.serving.instances.step import Choice, Copy, Part, Run, Step  # noqa: E402
 from engine.serving.sampling.parameters import SamplingParameters  # noqa: E402
-from engine.serving.wire import Start  # noqa: E402
+from engine.serving.wire import Refusal, Start  # noqa: E402
 from engine.serving.worker.group import environment  # noqa: E402
 
 if TYPE_CHECKING:
@@ -311,7 +310,7 @@ def test_what_cannot_be_served_is_refused(directory: Path) -> None:
     member = Member(Enter(start=start, instance=0, slots=SLOTS))
     try:
         told = member.channel.receive_one()
-        assert isinstance(told, Refused), told
+        assert isinstance(told, Refusal), told
         assert told.kind == "UsageError"
         assert nowhere in told.what + told.where
     finally:
